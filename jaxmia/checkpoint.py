@@ -1,0 +1,154 @@
+"""What survives kill -9: checkpoints of a tree (orbax) and finished parts of a result (npz), both verified by checksum.
+
+Layout of a folder: `step-<n>/` with orbax's files, `step-<n>.json` written last (step, fingerprint, shapes, dtypes,
+sha256 of the arrays): a checkpoint without a verifying manifest does not exist. `part-<first id>-<sha256>.npz` holds
+finished cases; its name is its checksum. Folders are readable by their owner only: they hold reconstructions.
+"""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["load_newest", "load_parts", "private_folder", "save", "save_part", "saved_steps", "write_atomically"]
+
+
+def private_folder(path: str | os.PathLike) -> pathlib.Path:
+    """Create `path` (0700) and show that it can be written, before any work.
+
+    Raises:
+      PermissionError: if it cannot be written; FileExistsError: if it is a file.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"run folder {path}: is a file; name a folder")
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = path / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise PermissionError(f"run folder {path}: cannot be written ({error.strerror}); name one that can") from error
+    return path
+
+
+def write_atomically(path: pathlib.Path, content: bytes) -> None:
+    """Write by temporary file, fsync and rename: readers see the old file, the new one, or none."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _to_numpy(tree: Any) -> Any:
+    def leaf(x: Any) -> np.ndarray:
+        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise TypeError("checkpoint: a key is no state; derive it from the run's key and the step")
+        return np.asarray(x)
+
+    return jax.tree.map(leaf, tree)
+
+
+def _describe(tree: Any) -> dict[str, Any]:
+    sha, leaves = hashlib.sha256(), []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        leaves.append([jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)])
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return {"leaves": leaves, "sha256": sha.hexdigest()}
+
+
+def _as_dict(tree: Any) -> dict[str, np.ndarray]:
+    """Leaves by position; zero-size arrays are left out since orbax refuses them (the template restores them)."""
+    return {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
+
+
+def save(folder: pathlib.Path, step: int, tree: Any, *, fingerprint: str, keep: int = 2) -> None:
+    """Save a tree of arrays as checkpoint `step`; the newest `keep` checkpoints are kept."""
+    from orbax.checkpoint import v1 as ocp
+
+    tree = _to_numpy(tree)
+    path = folder / f"step-{step}"
+    manifest = {"version": 1, "step": step, "fingerprint": fingerprint, **_describe(tree)}
+    if path.exists():
+        shutil.rmtree(path)
+    ocp.save(path, _as_dict(tree))
+    write_atomically(path.with_suffix(".json"), json.dumps(manifest).encode())
+    for old in saved_steps(folder)[keep:]:
+        (folder / f"step-{old}.json").unlink()
+        shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """Numbers of the checkpoints that have a manifest, newest first."""
+    return sorted((int(file.stem[5:]) for file in folder.glob("step-*.json")), reverse=True)
+
+
+def load_newest(folder: pathlib.Path, template: Any, *, fingerprint: str) -> tuple[int, Any] | None:
+    """The newest checkpoint that verifies, as `(step, tree of numpy arrays)`; None without one.
+
+    A damaged checkpoint is reported and the one before it is used.
+
+    Raises:
+      ValueError: if the folder's checkpoints belong to another run.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+    for step in saved_steps(folder):
+        path = folder / f"step-{step}"
+        try:
+            manifest = json.loads(path.with_suffix(".json").read_bytes())
+            if manifest["fingerprint"] != fingerprint:
+                raise _Foreign
+            loaded = ocp.load(path, _as_dict(shapes))
+            leaves, structure = jax.tree.flatten(shapes)
+            tree = jax.tree.unflatten(structure, [loaded.get(f"{i:04d}", leaf) for i, leaf in enumerate(leaves)])
+            if {**manifest, **_describe(tree)} != manifest:
+                raise ValueError("checksum, shapes or dtypes differ from its manifest")
+            return step, tree
+        except _Foreign:
+            raise ValueError(
+                f"folder {folder}: holds a checkpoint of another run (other inputs, settings or code); "
+                "name an empty folder, or delete this one to start again"
+            ) from None
+        except Exception as error:  # whatever orbax finds wrong with damaged files: said, and the one before is used
+            warnings.warn(f"checkpoint {path} cannot be used ({error}); trying the one before", stacklevel=2)
+    return None
+
+
+class _Foreign(Exception):
+    pass
+
+
+def save_part(folder: pathlib.Path, ids: np.ndarray, tree: Any) -> None:
+    """Commit finished cases: `tree` has leading axis `len(ids)`. The file's name carries its checksum."""
+    leaves = jax.tree.leaves(_to_numpy(tree))
+    buffer = io.BytesIO()
+    np.savez(buffer, ids=ids, **{f"leaf{i}": leaf for i, leaf in enumerate(leaves)})  # type: ignore[arg-type]
+    content = buffer.getvalue()
+    write_atomically(folder / f"part-{int(ids[0]):08d}-{hashlib.sha256(content).hexdigest()[:32]}.npz", content)
+
+
+def load_parts(folder: pathlib.Path, template: Any) -> list[tuple[np.ndarray, Any]]:
+    """All finished parts that verify, as `(ids, tree)`; a damaged one is set aside, its cases run again."""
+    structure, parts = jax.tree.structure(template), []
+    for file in sorted(folder.glob("part-*.npz")):
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest()[:32] != file.stem.rsplit("-", 1)[1]:
+            warnings.warn(f"result part {file} is damaged (checksum differs): set aside, its cases run again", stacklevel=2)
+            file.rename(file.with_suffix(".damaged"))
+            continue
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            leaves = [arrays[f"leaf{i}"] for i in range(structure.num_leaves)]
+            parts.append((arrays["ids"], jax.tree.unflatten(structure, leaves)))
+    return parts

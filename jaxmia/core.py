@@ -1,0 +1,198 @@
+"""The nouns of jaxmia: Process, Attack, Prior, Objective, Defense, Card, Scenario.
+
+The field's formula is: find x that minimizes L_id(f(x), y) + lambda * R_prior(x; K), given access to a model f and
+prior knowledge K. An objective, a prior, an oracle (access to f) and iteration. Everything that iterates is a
+`Process`; an `Attack` is a short chain of them. This module imports nothing of jaxmia.
+"""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+__all__ = [
+    "Attack",
+    "Card",
+    "Defense",
+    "Fitted",
+    "Info",
+    "Objective",
+    "Prior",
+    "Process",
+    "Scenario",
+    "info",
+    "tree_where",
+]
+
+Key = PRNGKeyArray
+State = Any
+Output = Any
+Latent = Any
+Candidate = Any
+Answer = Any
+Case = Any
+Fitted = tuple[Any, ...]
+
+
+class Info(NamedTuple):
+    """What one step tells about one case; it dies after the step, the engine keeps the last one of every case.
+
+    Attributes:
+      loss: the loss of the step, lower is better.
+      queries: target queries spent on this case so far, initialization included.
+      done: the case asks to stop; the engine freezes it after this step.
+      extra: the attack's own scalars by name.
+    """
+
+    loss: Float[Array, ""]
+    queries: Int[Array, ""]
+    done: Bool[Array, ""]
+    extra: dict[str, Array]
+
+
+def info(loss: Any, *, queries: Any = 0, done: Any = False, **extra: Any) -> Info:
+    """An `Info` of strongly typed scalars (float32 loss, int32 queries, bool done)."""
+    return Info(
+        jnp.asarray(loss, jnp.float32),
+        jnp.asarray(queries, jnp.int32),
+        jnp.asarray(done, bool),
+        {name: jnp.asarray(value) for name, value in extra.items()},
+    )
+
+
+class Process(NamedTuple):
+    """Anything that iterates, as three pure functions of ONE case (the engine vmaps) or of one training run.
+
+    Attributes:
+      init: `(key, data) -> state`; the key is consumed.
+      step: `(key, state, data) -> (state, Info)`; state keeps its shapes and (strong) dtypes; the key is consumed.
+      read: `state -> output`.
+      steps: the budget the paper gives, used when the caller names none. Zero steps is a score: init does the work.
+    """
+
+    init: Callable[[Key, Any], State]
+    step: Callable[[Key, State, Any], tuple[State, Info]]
+    read: Callable[[State], Output]
+    steps: int = 0
+
+
+class Attack(NamedTuple):
+    """A chain of processes: `train` stages run once on public data, `solve` runs once per case.
+
+    Attributes:
+      solve: takes what the training stages read out (a tuple, empty without stages) and gives the per-case process.
+      train: stage i takes the outputs of the stages before it and gives a process over public minibatches.
+    """
+
+    solve: Callable[[Fitted], Process]
+    train: tuple[Callable[[Fitted], Process], ...] = ()
+
+
+class Prior(NamedTuple):
+    """Where candidates live and what is believed about them, for one candidate.
+
+    Attributes:
+      init: `key -> latent`; the key is consumed.
+      decode: `latent -> candidate` (image, soft tokens, adjacency, record).
+      penalty: `(latent, candidate) -> scalar`, R_prior; zero when nothing is believed.
+      project: `latent -> latent`, onto the feasible set.
+    """
+
+    init: Callable[[Key], Latent]
+    decode: Callable[[Latent], Candidate]
+    penalty: Callable[[Latent, Candidate], Float[Array, ""]]
+    project: Callable[[Latent], Latent]
+
+
+Objective = Callable[[Answer, Case], Float[Array, ""]]
+"""L_id of ONE candidate: the oracle's answer and the case (often a class index) give a scalar; batched by vmap."""
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _same_second(_: Any, value: Any) -> Any:
+    return value
+
+
+def _value_and_grad(loss: Callable) -> Callable:
+    return jax.value_and_grad(loss, has_aux=True)
+
+
+class Defense(NamedTuple):
+    """Seven hooks, each the identity by default; a defense sets the ones it needs.
+
+    Attributes:
+      model: `module -> module` (bottlenecks, skip removal).
+      data: `(key, batch) -> batch`, on training minibatches, traced.
+      loss: `loss -> loss`, where a loss is `(outputs, batch) -> scalar`; outputs has `logits [n, classes]` and
+        `features`, a dict of named hidden features `[n, ...]`.
+      grads: `loss -> value_and_grad`, how gradients are taken (DP-SGD clips and adds noise here). The loss is
+        `(params, key, batch) -> (scalar, aux)`, the result `(params, key, batch) -> ((scalar, aux), gradients)`.
+      optim: `optax transformation -> optax transformation` (freezing).
+      trainer: `Process -> Process`, for defenses with an adversary of their own.
+      answer: `(key, answer) -> answer`, at serving time (rounding, noise).
+    """
+
+    model: Callable[[Any], Any] = _same
+    data: Callable[[Key, Any], Any] = _same_second
+    loss: Callable[[Callable], Callable] = _same
+    grads: Callable[[Callable], Callable] = _value_and_grad
+    optim: Callable[[Any], Any] = _same
+    trainer: Callable[[Process], Process] = _same
+    answer: Callable[[Key, Answer], Answer] = _same_second
+
+
+class Card(NamedTuple):
+    """What a method is, read by the README table, reports and contract tests; one per attack or defense module.
+
+    Attributes:
+      title: the method's name in the literature.
+      paper: authors, title, venue.
+      url: where the paper is.
+      year: of publication.
+      modality: "image", "text", "graph" or "tabular"; "any" for a defense that does not care.
+      access: the least `oracle.Access` an attack works with; None for a defense.
+      recovers: what an attack gives back; "" for a defense.
+      knows: the prior knowledge K an attack is given; "" for a defense.
+      hook: the `Defense` fields a defense sets; "" for an attack.
+    """
+
+    title: str
+    paper: str
+    url: str
+    year: int
+    modality: str
+    access: IntEnum | None = None
+    recovers: str = ""
+    knows: str = ""
+    hook: str = ""
+
+
+class Scenario(NamedTuple):
+    """One experiment's setting, built outside the attack.
+
+    Attributes:
+      target: an `oracle.Target`; an attack gets one lowered view of it, never the object.
+      cases: pytree with a leading case axis: what the adversary observes (labels, scores, partial records).
+      truth: what is to be recovered; it goes to metrics and nowhere else.
+      public: `step -> minibatch` of auxiliary data for training stages; None without.
+    """
+
+    target: Any
+    cases: Any
+    truth: Any = None
+    public: Callable[[int], Any] | None = None
+
+
+def tree_where(condition: Bool[Array, " n"], new: Any, old: Any) -> Any:
+    """Choose whole cases: leaf `[n, ...]` of `new` where `condition[n]`, else of `old` (typed keys included)."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, new, old)

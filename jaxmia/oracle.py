@@ -1,0 +1,260 @@
+"""Access to a model: what the adversary is handed, and the target it never sees.
+
+An oracle is a capability: it *has no* attribute that its threat model does not grant, and below `Access.WEIGHTS` its
+derivative raises `ThreatModelError` while JAX traces. Every `answer(key, x)` takes ONE candidate; batch with vmap.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jaxmia.core import Defense
+
+__all__ = [
+    "Access",
+    "Labels",
+    "Outputs",
+    "Scores",
+    "Target",
+    "ThreatModelError",
+    "Weights",
+    "digest",
+    "from_callable",
+    "from_function",
+    "from_linen",
+    "from_nnx",
+    "lower",
+]
+
+
+class Access(IntEnum):
+    """What a threat model grants; more includes less."""
+
+    NONE = 0
+    LABELS = 1
+    SCORES = 2
+    WEIGHTS = 3
+
+
+class ThreatModelError(TypeError):
+    """An attack asked for more of the target than its threat model grants."""
+
+
+class Outputs(NamedTuple):
+    """What a model computes: `logits [..., classes]` and named hidden `features`, a dict of `[..., ...]`."""
+
+    logits: Array
+    features: dict[str, Array]
+
+
+class Labels(NamedTuple):
+    """Label-only access: `answer(key, x) -> int32 ""`, the class the target says."""
+
+    answer: Callable[[Any, Any], Any]
+
+
+class Scores(NamedTuple):
+    """Score access: `answer(key, x) -> float32 "classes"` probabilities (or what the target serves: embeddings ...)."""
+
+    answer: Callable[[Any, Any], Any]
+
+
+class Weights(NamedTuple):
+    """White-box access.
+
+    Attributes:
+      answer: `(key, x) -> float32 "classes"` logits, differentiable.
+      apply: `(params, x) -> Outputs`, with named features.
+      params: the parameters, a pytree.
+    """
+
+    answer: Callable[[Any, Any], Any]
+    apply: Callable[[Any, Any], Outputs]
+    params: Any
+
+
+Oracle = Labels | Scores | Weights
+_ACCESS = {Labels: Access.LABELS, Scores: Access.SCORES, Weights: Access.WEIGHTS}
+
+
+def _opaque(answer: Callable, access: Access) -> Callable:
+    """The same answers, with a derivative that raises at trace time."""
+
+    @jax.custom_jvp
+    def query(key, x):
+        return answer(key, x)
+
+    @query.defjvp
+    def no_derivative(primals, tangents):
+        del primals, tangents
+        raise ThreatModelError(
+            f"differentiating the target needs access WEIGHTS; this oracle grants {access.name}. "
+            "Use an attack whose card asks for no more than that, or grant more."
+        )
+
+    return query
+
+
+def lower(oracle: Oracle, access: Access, attack: str) -> Any:
+    """The view of `oracle` that grants exactly `access`; every attack's factory calls it first.
+
+    Raises:
+      ThreatModelError: if the oracle grants less than `access`, naming the attack, needed and granted access.
+    """
+    granted = _ACCESS.get(type(oracle))
+    if granted is None:
+        raise ThreatModelError(f"{attack} needs an oracle (Labels, Scores or Weights), got {type(oracle).__name__}")
+    if granted < access:
+        raise ThreatModelError(f"{attack} needs access {access.name}; this oracle grants {granted.name}")
+    if granted == access:
+        return oracle
+    if access == Access.SCORES:  # from weights
+        return Scores(_opaque(lambda key, x: jax.nn.softmax(oracle.answer(key, x)), Access.SCORES))
+    return Labels(_opaque(lambda key, x: jnp.argmax(oracle.answer(key, x), -1).astype(jnp.int32), Access.LABELS))
+
+
+class Target:
+    """A model under audit with the access it grants. Ours, never the adversary's: attacks get `view(...)`.
+
+    Attributes:
+      apply: `(params, x) -> Outputs` of one candidate; None for a host callable.
+      params: pytree of parameters; None for a host callable.
+      granted: the most access a view may have.
+      classes: number of classes it answers.
+      digest: sha256 over the parameters, to tell targets and evaluators apart.
+    """
+
+    def __init__(
+        self,
+        apply: Callable[[Any, Any], Outputs] | None,
+        params: Any,
+        *,
+        classes: int,
+        granted: Access = Access.WEIGHTS,
+        defense: Defense | None = None,
+        serve: Callable[[Outputs], Any] = lambda outputs: jax.nn.softmax(outputs.logits),
+        scores: Callable[[Any, Any], Any] | None = None,
+    ):
+        if apply is None and granted > Access.SCORES:
+            raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
+        if not all(bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(params) if _is_float(leaf)):
+            raise ValueError("params: the target has NaN or infinite weights; retrain it or load another checkpoint")
+        self.apply, self.params, self.classes = apply, params, classes
+        self.granted = Access(granted)
+        self._defend = (defense or Defense()).answer
+        self._scores = scores or (lambda key, x: serve(apply(params, x)))  # type: ignore[misc]
+        self.digest = digest(params) if params is not None else hashlib.sha256(repr(scores).encode()).hexdigest()
+
+    def view(self, access: Access, attack: str = "the adversary") -> Any:
+        """The oracle with exactly `access`, serving-time defense applied to scores and labels.
+
+        Raises:
+          ThreatModelError: when more than `granted` is asked for, naming attack, needed and granted access.
+        """
+        access = Access(access)
+        if access > self.granted:
+            raise ThreatModelError(
+                f"{attack} needs access {access.name}; the target grants {self.granted.name}. "
+                "Choose an attack that needs less (`jaxmia list attacks`) or grant more in the scenario."
+            )
+        if access == Access.WEIGHTS:
+            apply, params = self.apply, self.params
+            return Weights(lambda key, x: apply(params, x).logits, apply, params)  # type: ignore[misc]
+
+        def scores(key, x):
+            ask, defend = jax.random.split(key)
+            return self._defend(defend, self._scores(ask, x))
+
+        if access == Access.SCORES:
+            return Scores(_opaque(scores, access))
+        if access == Access.LABELS:
+            return Labels(_opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access))
+        raise ThreatModelError(f"{attack} asked for access NONE: there is nothing to query")
+
+
+def _is_float(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating)
+
+
+def digest(tree: Any) -> str:
+    """sha256 over structure, shapes, dtypes and bytes of a pytree of arrays (64 hex digits)."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def from_function(apply: Callable[[Any, Any], Any], params: Any, *, classes: int, **options: Any) -> Target:
+    """A target from any `(params, batch [n, ...]) -> logits [n, classes]` or `-> Outputs`.
+
+    `options` go to `Target`: granted, defense, serve.
+    """
+
+    def one(params: Any, x: Any) -> Outputs:
+        out = apply(params, jax.tree.map(lambda leaf: leaf[None], x))
+        out = out if isinstance(out, Outputs) else Outputs(out, {})
+        return jax.tree.map(lambda leaf: leaf[0], out)
+
+    return Target(one, params, classes=classes, **options)
+
+
+def from_linen(module: Any, variables: Any, *, classes: int, **options: Any) -> Target:
+    """A target from a Linen module in inference mode; named features are what it sows into "features".
+
+    `variables` holds "params" and, where the module has them, "batch_stats".
+    """
+
+    def apply(variables: Any, batch: Any) -> Outputs:
+        logits, sown = module.apply(variables, batch, mutable=["features"])
+        return Outputs(logits, {name: value[0] for name, value in sown.get("features", {}).items()})
+
+    return from_function(apply, variables, classes=classes, **options)
+
+
+def from_nnx(model: Any, *, classes: int, **options: Any) -> Target:
+    """A target from an NNX module: put in eval mode, split once; only Param and BatchStat state is kept as params."""
+    from flax import nnx
+
+    model.eval()
+    graph, params, rest = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
+    return from_function(lambda params, batch: nnx.merge(graph, params, rest)(batch), params, classes=classes, **options)
+
+
+def from_callable(
+    predict: Callable[[np.ndarray], np.ndarray], *, classes: int, granted: Access = Access.SCORES, **options: Any
+) -> Target:
+    """A target from a plain Python function on the host (a PyTorch or scikit-learn model, an HTTP endpoint).
+
+    Args:
+      predict: `[n, ...] float32 -> [n, classes]` scores, or `[n]` integer labels when `granted` is LABELS.
+      classes: number of classes.
+      granted: LABELS or SCORES; a host callable has no gradients to give.
+    """
+    if Access(granted) > Access.SCORES:
+        raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
+
+    def on_host(rank: int, x: Any) -> np.ndarray:
+        x = np.asarray(x)
+        lead, case = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
+        answer = np.asarray(predict(x.reshape((-1,) + case)))
+        if answer.ndim == 1 and granted == Access.LABELS:
+            answer = np.eye(classes, dtype=np.float32)[answer]
+        if answer.shape[1:] != (classes,):
+            raise ValueError(f"predict: answered shape {answer.shape}, legal is [n, {classes}]")
+        return answer.astype(np.float32).reshape(lead + (classes,))
+
+    def scores(key: Any, x: Any) -> Any:
+        del key
+        shape = jax.ShapeDtypeStruct((classes,), jnp.float32)
+        return jax.pure_callback(functools.partial(on_host, jnp.ndim(x)), shape, x, vmap_method="expand_dims")
+
+    return Target(None, None, classes=classes, granted=granted, scores=scores, **options)

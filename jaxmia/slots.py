@@ -1,0 +1,165 @@
+"""The device side of `solve`: slots that hold cases, and the three compiled programs that work on them."""
+
+import hashlib
+import re
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from jaxmia.core import Info, Process, info, tree_where
+from jaxmia.parallel import Program, compile_program, traced
+
+__all__ = ["Programs", "Slots", "Status", "build", "check_stable", "fingerprint"]
+
+
+class Status(IntEnum):
+    """How a case ended."""
+
+    RUNNING = 0  # in a result: took all its steps
+    STOPPED = 1  # asked to stop
+    NONFINITE = 2  # went non-finite and was frozen at its last finite state
+
+
+class Slots(NamedTuple):
+    """The device side of `solve`; leaves `[chunk, ...]` inside a program, `[devices, chunk, ...]` outside."""
+
+    ids: Int[Array, " c"]  # case id, the identity of its randomness
+    steps: Int[Array, " c"]
+    status: Int[Array, " c"]
+    idle: Bool[Array, " c"]
+    case: Any
+    state: Any
+    info: Info
+
+
+class Programs(NamedTuple):
+    block: Any
+    admit: Program
+    read: Program
+    example: Slots  # every slot idle
+    fingerprint: str
+
+
+def build(
+    process: Process, key: Any, cases: Any, ids: np.ndarray, steps: int, devices: Any, chunk: int, plan: Any
+) -> Programs:
+    """Compile block, admit and read once, and make the idle slots that they all work on."""
+
+    def case_keys(key: Any, ids: Any, step: Any) -> Any:
+        return jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(key, i), t))(ids, step)
+
+    def zeros(tree: Any, lead: tuple[int, ...]) -> Any:
+        return jax.tree.map(lambda x: np.zeros(lead + x.shape, x.dtype), tree)
+
+    lead = (len(devices), chunk)
+    some = jax.tree.map(lambda a: np.broadcast_to(a[0], (chunk,) + a.shape[1:]).copy(), cases)
+    some_ids = np.full(chunk, ids[0], np.int32)
+    some_keys = case_keys(key, some_ids, some_ids)
+    begin, state_shapes, text = traced(jax.vmap(process.init), some_keys, some)
+    told_shapes = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.zeros(chunk, x.dtype), info(0.0)))
+    advance = None
+    if steps > 0:
+        advance, (after, told_shapes), text = traced(jax.vmap(process.step), some_keys, state_shapes, some)
+        check_stable(state_shapes, after)
+
+    def admit(key: Any, slots: Slots, fresh: Any, ids: Any, case: Any) -> Slots:
+        state = begin(case_keys(key, ids, jnp.zeros_like(ids)), case)
+        new = slots._replace(
+            ids=ids,
+            steps=jnp.zeros_like(slots.steps),
+            status=jnp.where(_finite(state), Status.RUNNING, Status.NONFINITE).astype(jnp.int8),
+            idle=jnp.zeros_like(slots.idle),
+            case=case,
+            state=state,
+            info=jax.tree.map(jnp.zeros_like, slots.info)._replace(loss=jnp.full_like(slots.info.loss, jnp.inf)),
+        )
+        return tree_where(fresh, new, slots)
+
+    def step(key: Any, slots: Slots) -> Slots:
+        state, told = advance(case_keys(key, slots.ids, slots.steps + 1), slots.state, slots.case)  # type: ignore
+        active = ~slots.idle & (slots.status == Status.RUNNING) & (slots.steps < steps)
+        # A nan loss with a finite state freezes too; an infinite loss is legal (log 0) as long as the state is finite.
+        ok = active & _finite(state) & ~jnp.isnan(told.loss)
+        status = jnp.where(active & ~ok, Status.NONFINITE, jnp.where(ok & told.done, Status.STOPPED, slots.status))
+        return slots._replace(
+            steps=slots.steps + ok,
+            status=status.astype(jnp.int8),
+            state=tree_where(ok, state, slots.state),
+            info=tree_where(ok, told, slots.info),
+        )
+
+    def read(key: Any, slots: Slots) -> tuple:
+        del key
+        return jax.vmap(process.read)(slots.state), slots.info, slots.status, slots.steps
+
+    example = Slots(
+        ids=np.full(lead, ids[0], np.int32),
+        steps=np.zeros(lead, np.int32),
+        status=np.zeros(lead, np.int8),
+        idle=np.ones(lead, bool),
+        case=jax.tree.map(lambda a: np.broadcast_to(a, lead[:1] + a.shape).copy(), some),
+        state=zeros(state_shapes, lead[:1]),
+        info=zeros(told_shapes, lead[:1]),
+    )
+    loop = plan.loop if plan.loop != "auto" else ("host" if devices[0].platform == "cpu" else "scan")
+    block_length = max(1, min(plan.block, steps))
+
+    def block(key: Any, slots: Slots) -> Slots:
+        return jax.lax.scan(lambda s, _: (step(key, s), None), slots, length=block_length)[0]
+
+    how: dict[str, Any] = {"devices": devices, "mapper": plan.mapper}
+    admit_program = compile_program(admit, key, example, example.idle, example.ids, example.case, donate=(0,), **how)
+    read_program = compile_program(read, key, example, **how)
+    run_block: Any = _HostLoop(lambda key, slots: slots, 0)
+    if steps > 0 and loop == "scan":
+        run_block = compile_program(block, key, example, donate=(0,), **how)
+    elif steps > 0:
+        run_block = _HostLoop(compile_program(step, key, example, donate=(0,), **how), block_length)
+    print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, run_block.constants)
+    return Programs(run_block, admit_program, read_program, example, print_of_run)
+
+
+def fingerprint(text: str, *inputs: Any) -> str:
+    """sha256 of what decides a result: the traced step (less shapes and addresses) and every number it is fed."""
+    sha = hashlib.sha256(re.sub(r"\[[^\]]*\]|\([\d, ]*\)|0x[0-9a-f]+", "", text).encode())
+    for leaf in jax.tree.leaves(inputs):
+        key_like = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        sha.update(np.asarray(jax.random.key_data(leaf) if key_like else leaf).tobytes())
+    return sha.hexdigest()
+
+
+def check_stable(before: Any, after: Any) -> None:
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise ValueError(f"process.step: state structure {jax.tree.structure(before)} became {jax.tree.structure(after)}")
+    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            raise ValueError(
+                f"process.step: state{jax.tree_util.keystr(path)} was {old.dtype}{old.shape[1:]}, "
+                f"became {new.dtype}{new.shape[1:]}; a step keeps shapes and dtypes"
+            )
+
+
+class _HostLoop:
+    """A block of steps driven from Python: nothing is waited for between steps."""
+
+    def __init__(self, step: Any, length: int):
+        self.step, self.length, self.constants = step, length, getattr(step, "constants", [])
+
+    def __call__(self, key: Any, slots: Slots) -> Slots:
+        for _ in range(self.length):
+            slots = self.step(key, slots)
+        return slots
+
+
+def _finite(state: Any) -> Bool[Array, " c"]:
+    """Per case, whether every float in the state is finite."""
+    checks = [
+        jnp.all(jnp.isfinite(leaf.reshape(leaf.shape[0], -1)), axis=1)
+        for leaf in jax.tree.leaves(state)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    return jnp.all(jnp.stack(checks), axis=0) if checks else jnp.ones(jax.tree.leaves(state)[0].shape[0], bool)
