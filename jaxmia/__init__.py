@@ -1,20 +1,27 @@
-"""jaxmia: model inversion attacks and the defenses that blunt them, on JAX."""
+"""jaxmia: model inversion attacks and the defenses that blunt them, on JAX.
 
-from jaxmia.core import Attack, Card, Defense, Info, Prior, Process, Scenario, info
-from jaxmia.engine import Plan, Result, Status, fit, run, solve
-from jaxmia.oracle import (
-    Access,
-    Labels,
-    Outputs,
-    Scores,
-    Target,
-    ThreatModelError,
-    Weights,
-    from_callable,
-    from_function,
-    from_linen,
-    from_nnx,
-)
+Names are loaded when first used, so that the command line and the report start without importing JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jaxmia.core import Attack, Card, Defense, Info, Prior, Process, Scenario, info
+    from jaxmia.engine import Plan, Result, Status, fit, run, solve
+    from jaxmia.oracle import (
+        Access,
+        Labels,
+        Outputs,
+        Scores,
+        Target,
+        ThreatModelError,
+        Weights,
+        from_callable,
+        from_function,
+        from_linen,
+        from_nnx,
+    )
 
 __version__ = "0.1.0"
 
@@ -45,3 +52,13 @@ __all__ = [
     "run",
     "solve",
 ]
+
+_CORE = ("Attack", "Card", "Defense", "Info", "Prior", "Process", "Scenario", "info")
+_ENGINE = ("Plan", "Result", "Status", "fit", "run", "solve")
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'jaxmia' has no attribute {name!r}")
+    home = "core" if name in _CORE else "engine" if name in _ENGINE else "oracle"
+    return getattr(importlib.import_module(f"jaxmia.{home}"), name)
