@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 __all__ = [
+    "WORST",
     "Attack",
     "Card",
     "Defense",
@@ -22,12 +24,15 @@ __all__ = [
     "Objective",
     "Prior",
     "Process",
+    "Scalar",
     "Scenario",
     "info",
     "tree_where",
 ]
 
 Key = PRNGKeyArray
+Scalar = float | Float[Array, ""]
+"""A hyperparameter that may be swept: a number, or a traced one."""
 State = Any
 Output = Any
 Latent = Any
@@ -107,6 +112,9 @@ class Prior(NamedTuple):
     project: Callable[[Latent], Latent]
 
 
+WORST = float(np.finfo(np.float32).max)
+"""The loss of a candidate not yet judged: finite, since a state with infinities counts as failed."""
+
 Objective = Callable[[Answer, Case], Float[Array, ""]]
 """L_id of ONE candidate: the oracle's answer and the case (often a class index) give a scalar; batched by vmap."""
 
@@ -159,6 +167,7 @@ class Card(NamedTuple):
       access: the least `oracle.Access` an attack works with; None for a defense.
       recovers: what an attack gives back; "" for a defense.
       knows: the prior knowledge K an attack is given; "" for a defense.
+      observes: what a case holds: "label" (a class index), "scores" (a served score vector) or the attack's own.
       hook: the `Defense` fields a defense sets; "" for an attack.
     """
 
@@ -170,6 +179,7 @@ class Card(NamedTuple):
     access: IntEnum | None = None
     recovers: str = ""
     knows: str = ""
+    observes: str = "label"
     hook: str = ""
 
 

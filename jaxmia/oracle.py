@@ -20,6 +20,7 @@ from jaxmia.core import Defense
 __all__ = [
     "Access",
     "Labels",
+    "Oracle",
     "Outputs",
     "Scores",
     "Target",

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmia.core import Prior
+from jaxmia.core import Prior, Scalar
 
 __all__ = ["edges"]
 
 
-def edges(nodes: int, *, features: Float[Array, "nodes d"] | None = None, smoothness: float = 0.0) -> Prior:
+def edges(nodes: int, *, features: Float[Array, "nodes d"] | None = None, smoothness: Scalar = 0.0) -> Prior:
     """A symmetric adjacency without self loops, each entry in [0, 1], with feature smoothness believed.
 
     The latent is the full matrix of which the upper triangle counts; decode mirrors it. The penalty is

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxmia.core import Prior
+from jaxmia.core import Prior, Scalar
 
 __all__ = ["eigen"]
 
 
-def eigen(public: Float[np.ndarray, "n ..."], components: int, *, bound: float = 3.0) -> Prior:
+def eigen(public: Float[np.ndarray, "n ..."], components: int, *, bound: Scalar = 3.0, spread: Scalar = 1.0) -> Prior:
     """x = clip(mean + sum_k z_k sigma_k e_k, 0, 1) with z ~ N(0, 1) (Tipping & Bishop 1999; Turk & Pentland 1991).
 
     The penalty is -log p(z) without its constant, |z|^2 / 2; z is kept within `bound` standard deviations.
@@ -19,6 +19,7 @@ def eigen(public: Float[np.ndarray, "n ..."], components: int, *, bound: float =
       public: images in [0, 1], all of one shape.
       components: how many principal directions, 1 to n - 1.
       bound: of each standardized coordinate.
+      spread: standard deviation of a starting point's coordinates; 0 starts at the mean image.
 
     Raises:
       ValueError: if there are too few images for that many components.
@@ -36,7 +37,7 @@ def eigen(public: Float[np.ndarray, "n ..."], components: int, *, bound: float =
         return jnp.clip(center + latent @ basis, 0.0, 1.0).reshape(shape)
 
     return Prior(
-        lambda key: 0.1 * jax.random.normal(key, (components,)),
+        lambda key: spread * jax.random.normal(key, (components,)),
         decode,
         lambda latent, candidate: 0.5 * jnp.sum(latent**2),
         lambda latent: jnp.clip(latent, -bound, bound),

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmia.core import Prior
+from jaxmia.core import Prior, Scalar
 
 __all__ = ["latent"]
 
@@ -17,7 +17,7 @@ def latent(
     dimensions: int,
     *,
     realism: Callable[[Float[Array, "1 ..."]], Float[Array, "1 ..."]] | None = None,
-    bound: float = 1.0,
+    bound: Scalar = 1.0,
 ) -> Prior:
     """z ~ N(0, I) decoded by a generator trained on public data.
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmia.core import Prior
+from jaxmia.core import Prior, Scalar
 
 __all__ = ["pixels", "total_variation"]
 
@@ -19,7 +19,7 @@ def total_variation(image: Float[Array, "h w c"]) -> Float[Array, ""]:
 
 
 def pixels(
-    shape: tuple[int, ...], *, start: str = "zeros", low: float = 0.0, high: float = 1.0, smoothness: float = 0.0
+    shape: tuple[int, ...], *, start: str = "zeros", low: Scalar = 0.0, high: Scalar = 1.0, smoothness: Scalar = 0.0
 ) -> Prior:
     """The candidate itself is optimized, clipped to `[low, high]`.
 

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxmia.core import Prior
+from jaxmia.core import Prior, Scalar
 
 __all__ = ["tokens"]
 
 
-def tokens(length: int, vocabulary: int, *, temperature: float = 1.0) -> Prior:
+def tokens(length: int, vocabulary: int, *, temperature: Scalar = 1.0) -> Prior:
     """Each position is a distribution over the vocabulary, softmax(latent / temperature), as in CanaryEx
     (Parikh et al., ACL 2022) and white-box embedding inversion (Song & Raghunathan, CCS 2020, section 4.2).
 

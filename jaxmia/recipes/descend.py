@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxmia.core import Objective, Prior, Process, info
+from jaxmia.core import WORST, Objective, Prior, Process, Scalar, info
 from jaxmia.oracle import Weights
 
 __all__ = ["descend"]
@@ -17,7 +17,8 @@ class State(NamedTuple):
     latent: Any
     optimizer: Any
     best: Any  # the latent of least total loss so far
-    loss: Float[Array, ""]  # its loss
+    loss: Float[Array, ""]  # its total loss
+    identity: Float[Array, ""]  # identity loss at the last step
 
 
 def descend(
@@ -27,7 +28,7 @@ def descend(
     optimizer: optax.GradientTransformation,
     *,
     steps: int,
-    weight: float = 1.0,
+    weight: Scalar = 1.0,
     keep: str = "best",
 ) -> Process:
     """min over latents of weight * objective(f(decode(latent)), case) + penalty(latent).
@@ -53,7 +54,8 @@ def descend(
     def init(key: Any, case: Any) -> State:
         del case
         latent = prior.project(prior.init(key))
-        return State(latent, optimizer.init(latent), latent, jnp.asarray(jnp.inf, jnp.float32))
+        worst = jnp.asarray(WORST, jnp.float32)
+        return State(latent, optimizer.init(latent), latent, worst, worst)
 
     def step(key: Any, state: State, case: Any) -> tuple[State, Any]:
         def total(latent: Any) -> tuple[Any, Any]:
@@ -66,7 +68,7 @@ def descend(
         latent = prior.project(optax.apply_updates(state.latent, updates))
         better = loss < state.loss
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.latent, state.best)
-        new = State(latent, opt, best, jnp.where(better, loss, state.loss))
+        new = State(latent, opt, best, jnp.where(better, loss, state.loss), identity)
         return new, info(loss, identity=identity)
 
     def read(state: State) -> Any:

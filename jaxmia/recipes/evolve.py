@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxmia.core import Prior, Process, info
+from jaxmia.core import Prior, Process, Scalar, info
 
 __all__ = ["evolve"]
 
@@ -28,7 +28,7 @@ def evolve(
     *,
     members: int,
     steps: int,
-    mutation: float = 0.1,
+    mutation: Scalar = 0.1,
     budget: int | None = None,
 ) -> Process:
     """An elitist genetic search over latents: the best half survives; children are uniform crossovers of two random
