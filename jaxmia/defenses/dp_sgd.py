@@ -66,7 +66,8 @@ def dp_sgd(
       expected_batch_size: L = rate * number of examples.
       clip_norm: C, most L2 norm of one example's gradient.
       noise_multiplier: sigma, standard deviation of the noise in units of `clip_norm`.
-      microbatch: per-example gradients held at a time, for memory; None holds those of a whole minibatch.
+      microbatch: per-example gradients held at a time; None takes 1 on CPU, where holding more is slower (19 ms
+        against 350 for 128 images and a small convolution net), and the whole minibatch elsewhere.
 
     Raises:
       ImportError: without jax-privacy, naming the extra that installs it.
@@ -79,6 +80,7 @@ def dp_sgd(
     if microbatch is not None and microbatch < 1:
         raise ValueError(f"microbatch: {microbatch}; legal is None or 1 or more")
     clipped_grad = _need("jax_privacy").clipped_grad
+    at_a_time = 1 if microbatch is None and jax.default_backend() == "cpu" else microbatch
 
     def grads(loss: Callable) -> Callable:
         summed = clipped_grad(
@@ -88,13 +90,13 @@ def dp_sgd(
             batch_argnums=2,
             prng_argnum=1,
             return_values=True,
-            microbatch_size=microbatch,
+            microbatch_size=at_a_time,
         )
 
         def value_and_grad(params: Any, key: Any, batch: Any) -> Any:
             rows = len(batch["x"])
             drawn = batch.get("mask", jnp.ones(rows)) != 0
-            more = 0 if microbatch is None else -rows % microbatch
+            more = 0 if at_a_time is None else -rows % at_a_time
             batch = jax.tree.map(lambda a: jnp.pad(a, [(0, more)] + [(0, 0)] * (a.ndim - 1)), batch)
             examples, noise_key = jax.random.split(key)
             with warnings.catch_warnings():  # jax-privacy 2.0.0 calls a name that optax has renamed

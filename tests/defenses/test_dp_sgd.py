@@ -59,12 +59,16 @@ def _close(actual, expected, atol=2e-6):
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=atol), actual, expected)
 
 
-@pytest.mark.parametrize("microbatch", [None, 1, 5, 12, 50])
-def test_gradient_is_the_clipped_sum_over_the_expected_size(microbatch):
+@pytest.mark.parametrize(
+    "backend, microbatch", [("cpu", None), ("gpu", None), ("cpu", 5), ("cpu", 12), ("cpu", 50)]
+)
+def test_gradient_is_the_clipped_sum_over_the_expected_size(backend, microbatch, monkeypatch):
     params, batch = _problem()
     total, norms = _by_hand(params, batch, CLIP)
     assert (norms > CLIP).any() and (norms < CLIP).any()  # else nothing is tested
-    defense = dp_sgd(8.0, clip_norm=CLIP, noise_multiplier=0.0, microbatch=microbatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: backend)  # which decides what None means
+        defense = dp_sgd(8.0, clip_norm=CLIP, noise_multiplier=0.0, microbatch=microbatch)
     (value, aux), gradient = jax.jit(defense.grads(_loss))(params, jax.random.key(0), batch)
     _close(gradient, jax.tree.map(lambda t: t / 8.0, total))
     np.testing.assert_allclose(value, _loss(params, None, batch)[0], rtol=1e-5)
