@@ -1,0 +1,30 @@
+"""Linen modules: targets, evaluators, generators and language models, without a word about attacks or defenses.
+
+Hidden layers are sown into the "features" collection under fixed names, so that an attack or a defense finds them in
+every model: `logits, sown = module.apply(variables, x, mutable=["features"])`.
+"""
+
+from jaxmia.models.classifiers import MLP, VGG, DenoisingAutoencoderClassifier, EvaluatorCNN, ResNet, SoftmaxRegression
+from jaxmia.models.convolution import Conv, ConvTranspose, conv_general_dilated
+from jaxmia.models.generators import DCGenerator, InversionDecoder, WGANCritic
+from jaxmia.models.graph import GCN, normalize_adjacency
+from jaxmia.models.language import LSTMLanguageModel, TransformerLanguageModel
+
+__all__ = [
+    "GCN",
+    "MLP",
+    "VGG",
+    "Conv",
+    "ConvTranspose",
+    "DCGenerator",
+    "DenoisingAutoencoderClassifier",
+    "EvaluatorCNN",
+    "InversionDecoder",
+    "LSTMLanguageModel",
+    "ResNet",
+    "SoftmaxRegression",
+    "TransformerLanguageModel",
+    "WGANCritic",
+    "conv_general_dilated",
+    "normalize_adjacency",
+]

@@ -1,0 +1,194 @@
+"""The convolution with written-out gradients against JAX's own, and the layers built on it."""
+
+import time
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxmia.models.convolution import Conv, ConvTranspose, conv_general_dilated
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+CASES = {
+    "3x3 stride 1": ((4, 9, 11, 5), (3, 3, 5, 6), {"window_strides": (1, 1), "padding": "SAME"}),
+    "5x5 stride 1 valid": ((4, 9, 11, 3), (5, 5, 3, 6), {"window_strides": (1, 1), "padding": "VALID"}),
+    "3x3 stride 2": ((4, 8, 11, 5), (3, 3, 5, 6), {"window_strides": (2, 2), "padding": "SAME"}),
+    "3x3 stride 3, unreached row": ((4, 11, 8, 5), (3, 3, 5, 6), {"window_strides": (3, 3), "padding": "VALID"}),
+    "4x4 transposed stride 2": (
+        (4, 5, 6, 5),
+        (4, 4, 5, 3),
+        {"window_strides": (1, 1), "padding": [(2, 2), (2, 2)], "lhs_dilation": (2, 2)},
+    ),
+    "5x5 transposed stride 2, uneven": (
+        (4, 5, 6, 5),
+        (5, 5, 5, 3),
+        {"window_strides": (1, 1), "padding": [(2, 3), (2, 3)], "lhs_dilation": (2, 2)},
+    ),
+    "dilated kernel": (
+        (4, 9, 11, 5),
+        (3, 3, 5, 6),
+        {"window_strides": (2, 1), "padding": "SAME", "rhs_dilation": (2, 3)},
+    ),
+    "dilated kernel and input": (
+        (4, 5, 6, 5),
+        (3, 3, 5, 6),
+        {"window_strides": (1, 1), "padding": [(3, 1), (0, 2)], "lhs_dilation": (2, 3), "rhs_dilation": (2, 1)},
+    ),
+    "stride and input dilation": (
+        (4, 5, 6, 5),
+        (3, 3, 5, 6),
+        {"window_strides": (2, 2), "padding": [(1, 1), (1, 1)], "lhs_dilation": (3, 3)},
+    ),
+    "three groups": (
+        (4, 9, 11, 6),
+        (3, 3, 2, 12),
+        {"window_strides": (2, 2), "padding": "SAME", "feature_group_count": 3},
+    ),
+    "negative padding": ((4, 9, 11, 5), (3, 3, 5, 6), {"window_strides": (1, 1), "padding": [(-1, 2), (1, -2)]}),
+}
+
+
+def _arrays(case):
+    shape, kernel_shape, options = CASES[case]
+    x = jax.random.normal(jax.random.key(0), shape)
+    kernel = 0.3 * jax.random.normal(jax.random.key(1), kernel_shape)
+    return x, kernel, options
+
+
+def _loss(convolve, options, numbers=NHWC):
+    return lambda x, kernel: jnp.sum(jnp.sin(convolve(x, kernel, dimension_numbers=numbers, **options)))
+
+
+def _close(actual, expected):
+    scale = max(1.0, float(jnp.max(jnp.abs(expected))))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6 * scale)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_value_and_both_gradients_equal_the_raw_convolution(case):
+    x, kernel, options = _arrays(case)
+    for differentiate in (lambda f: f, lambda f: jax.grad(f, (0, 1))):
+        actual = jax.jit(differentiate(_loss(conv_general_dilated, options)))(x, kernel)
+        expected = jax.jit(differentiate(_loss(lax.conv_general_dilated, options)))(x, kernel)
+        jax.tree.map(_close, actual, expected)
+
+
+@pytest.mark.parametrize("case", ["3x3 stride 1", "5x5 stride 1 valid", "3x3 stride 2", "4x4 transposed stride 2"])
+def test_input_gradient_is_bitwise_that_of_the_raw_convolution(case):
+    x, kernel, options = _arrays(case)
+    actual = jax.jit(jax.grad(_loss(conv_general_dilated, options)))(x, kernel)
+    expected = jax.jit(jax.grad(_loss(lax.conv_general_dilated, options)))(x, kernel)
+    np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("case", ["3x3 stride 1", "3x3 stride 2", "5x5 transposed stride 2, uneven"])
+def test_gradients_agree_inside_scan(case):
+    x, kernel, options = _arrays(case)
+
+    def descend(convolve):
+        def step(carry, _):
+            gradients = jax.grad(_loss(convolve, options), (0, 1))(*carry)
+            return jax.tree.map(lambda value, gradient: value - 0.01 * gradient, carry, gradients), None
+
+        return jax.jit(lambda carry: lax.scan(step, carry, None, length=3)[0])((x, kernel))
+
+    jax.tree.map(_close, descend(conv_general_dilated), descend(lax.conv_general_dilated))
+
+
+@pytest.mark.parametrize("case", ["3x3 stride 1", "4x4 transposed stride 2"])
+def test_gradients_agree_under_vmap_over_inputs(case):
+    x, kernel, options = _arrays(case)
+    batches = jnp.stack([x, 2 * x, -x])
+
+    def per_candidate(convolve):
+        return jax.jit(jax.vmap(jax.grad(_loss(convolve, options), (0, 1)), (0, None)))(batches, kernel)
+
+    jax.tree.map(_close, per_candidate(conv_general_dilated), per_candidate(lax.conv_general_dilated))
+
+
+@pytest.mark.parametrize("case", ["3x3 stride 2", "5x5 transposed stride 2, uneven", "three groups"])
+def test_second_derivative_equals_the_raw_one(case):
+    x, kernel, options = _arrays(case)
+
+    def penalty_gradient(convolve):
+        penalty = lambda x, kernel: jnp.sum(jax.grad(_loss(convolve, options))(x, kernel) ** 2)  # noqa: E731
+        return jax.jit(jax.grad(penalty, (0, 1)))(x, kernel)
+
+    jax.tree.map(_close, penalty_gradient(conv_general_dilated), penalty_gradient(lax.conv_general_dilated))
+
+
+def test_other_layouts_and_one_spatial_dimension():
+    options = {"window_strides": (2,), "padding": "SAME"}
+    x = jax.random.normal(jax.random.key(0), (3, 4, 10))
+    kernel = jax.random.normal(jax.random.key(1), (5, 4, 3))
+    numbers = ("NCH", "OIH", "NCH")
+    actual = jax.grad(_loss(conv_general_dilated, options, numbers), (0, 1))(x, kernel)
+    expected = jax.grad(_loss(lax.conv_general_dilated, options, numbers), (0, 1))(x, kernel)
+    jax.tree.map(_close, actual, expected)
+
+
+def test_named_padding_of_a_dilated_input_is_refused():
+    x, kernel, _ = _arrays("4x4 transposed stride 2")
+    for convolve in (conv_general_dilated, lax.conv_general_dilated):
+        with pytest.raises(ValueError, match="(?i)padding"):
+            convolve(x, kernel, (1, 1), "SAME", lhs_dilation=(2, 2), dimension_numbers=NHWC)
+
+
+def test_linen_hook_gives_the_same_layer():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 9, 3))
+    ours, theirs = Conv(5, (3, 3), strides=2), nn.Conv(5, (3, 3), strides=2)
+    variables = ours.init(jax.random.key(1), x)
+    assert jax.tree.structure(variables) == jax.tree.structure(theirs.init(jax.random.key(1), x))
+    actual, expected = (
+        jax.grad(lambda v, m=module: jnp.sum(m.apply(v, x) ** 2))(variables) for module in (ours, theirs)
+    )
+    jax.tree.map(_close, actual, expected)
+
+
+def test_transposed_layer_equals_the_definition():
+    """Every input pixel stamps its kernel, stride apart, on a canvas, of which the padding is cut off."""
+    layer = ConvTranspose(4, (5, 5), stride=2, padding=2, output_padding=1)
+    x = jax.random.normal(jax.random.key(0), (2, 3, 4, 6))
+    variables = layer.init(jax.random.key(1), x)
+    variables = jax.tree.map(lambda leaf: leaf + 0.1, variables)
+    kernel = np.asarray(variables["params"]["kernel"])[::-1, ::-1]  # our kernel is that of the plain convolution
+    canvas = np.zeros((2, 2 * 2 + 5 + 1, 3 * 2 + 5 + 1, 4))
+    for row in range(3):
+        for column in range(4):
+            stamp = np.einsum("ni,hwio->nhwo", np.asarray(x)[:, row, column], kernel)
+            canvas[:, 2 * row : 2 * row + 5, 2 * column : 2 * column + 5] += stamp
+    expected = canvas[:, 2:-2, 2:-2] + np.asarray(variables["params"]["bias"])
+    assert expected.shape == (2, 6, 8, 4)
+    np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
+
+
+def test_transposed_layer_equals_linen_where_both_exist():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 5, 3))
+    ours = ConvTranspose(4, (4, 4), stride=2, padding=1)
+    theirs = nn.ConvTranspose(4, (4, 4), strides=(2, 2), padding="SAME")
+    variables = ours.init(jax.random.key(1), x)
+    np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-6)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="measures the cure of a CPU compiler fault")
+def test_scan_is_not_slower_than_a_loop_of_steps():
+    """The reason for this module: the raw convolution is about 20 times slower in scan here."""
+    x = jax.random.normal(jax.random.key(0), (16, 32, 32, 32))
+    kernel = 0.05 * jax.random.normal(jax.random.key(1), (3, 3, 32, 32))
+
+    def seconds(convolve):
+        options = {"window_strides": (1, 1), "padding": "SAME"}
+        step = lambda x, _: (x - 1e-3 * jax.grad(_loss(convolve, options))(x, kernel), None)  # noqa: E731
+        descend = jax.jit(lambda x: lax.scan(step, x, None, length=3)[0])
+        descend(x).block_until_ready()
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            descend(x).block_until_ready()
+            times.append(time.perf_counter() - start)
+        return min(times)
+
+    assert seconds(conv_general_dilated) < 0.5 * seconds(lax.conv_general_dilated)
