@@ -8,12 +8,14 @@ from jaxmia.models.classifiers import MLP, VGG, DenoisingAutoencoderClassifier, 
 from jaxmia.models.convolution import Conv, ConvTranspose, conv_general_dilated
 from jaxmia.models.generators import DCGenerator, InversionDecoder, WGANCritic
 from jaxmia.models.graph import GCN, normalize_adjacency
+from jaxmia.models.inputs import CenteredInput, StandardizedInput
 from jaxmia.models.language import LSTMLanguageModel, TransformerLanguageModel
 
 __all__ = [
     "GCN",
     "MLP",
     "VGG",
+    "CenteredInput",
     "Conv",
     "ConvTranspose",
     "DCGenerator",
@@ -23,6 +25,7 @@ __all__ = [
     "LSTMLanguageModel",
     "ResNet",
     "SoftmaxRegression",
+    "StandardizedInput",
     "TransformerLanguageModel",
     "WGANCritic",
     "conv_general_dilated",

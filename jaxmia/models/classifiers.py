@@ -24,7 +24,7 @@ def _flatten(x: Array) -> Float[Array, "n d"]:
 
 
 class SoftmaxRegression(nn.Module):
-    """Multinomial logistic regression; its "penultimate" feature is the flattened input.
+    """Multinomial logistic regression from zero weights; its "penultimate" feature is the flattened input.
 
     Attributes:
       classes: number of classes.

@@ -16,7 +16,7 @@ def normalize_adjacency(adjacency: Float[Array, "n n"]) -> Float[Array, "n n"]:
     Differentiable in `adjacency`, whose entries lie in [0, 1] and whose diagonal is zero; each node then has a
     degree of at least 1, and no division needs a guard.
 
-    >>> normalize_adjacency(jnp.array([[0.0, 1.0], [1.0, 0.0]])).tolist()
+    >>> normalize_adjacency(jnp.array([[0.0, 1.0], [1.0, 0.0]])).round(4).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
     looped = adjacency + jnp.eye(adjacency.shape[0], dtype=adjacency.dtype)

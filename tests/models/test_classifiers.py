@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jaxmia.models import MLP, VGG, DenoisingAutoencoderClassifier, EvaluatorCNN, ResNet, SoftmaxRegression
+from tests.models.compiled import compiled, initialize
 
 FACE = (56, 46, 1)
 CLASSIFIERS = {
@@ -32,14 +33,14 @@ def _parameters(module, shape=(1, *FACE)):
 
 
 def _apply(module, variables, x):
-    return jax.jit(lambda v, x: module.apply(v, x, mutable=["features"]))(variables, x)
+    return compiled(lambda v, x: module.apply(v, x, mutable=["features"]))(variables, x)
 
 
 @pytest.fixture(scope="module", params=CLASSIFIERS)
 def fitted(request):
     module, names = CLASSIFIERS[request.param]
     x = jax.random.uniform(jax.random.key(1), (3, *FACE))
-    return module, names, jax.jit(module.init)(jax.random.key(0), x), x
+    return module, names, initialize(module, x), x
 
 
 def test_logits_features_and_gradients(fitted):
@@ -54,7 +55,7 @@ def test_logits_features_and_gradients(fitted):
         logits = module.apply({**variables, "params": params}, x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array([0, 1, 2])).sum()
 
-    by_params, by_image = jax.jit(jax.grad(loss, (0, 1)))(variables["params"], x)
+    by_params, by_image = compiled(jax.grad(loss, (0, 1)))(variables["params"], x)
     assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves((by_params, by_image)))
     assert float(jnp.min(jnp.max(jnp.abs(by_image), axis=(1, 2, 3)))) > 0
 
@@ -62,7 +63,7 @@ def test_logits_features_and_gradients(fitted):
 def test_answer_for_one_example_does_not_depend_on_the_batch(fitted):
     module, _, variables, x = fitted
     together, _ = _apply(module, variables, x)
-    alone = jax.jit(jax.vmap(lambda image: module.apply(variables, image[None])[0]))(x)
+    alone = compiled(jax.vmap(lambda image: module.apply(variables, image[None])[0]))(x)
     np.testing.assert_allclose(together, alone, atol=2e-6)
 
 
@@ -104,9 +105,9 @@ def test_number_of_parameters():
 def test_batch_statistics_move_in_training_only(name):
     module, _ = CLASSIFIERS[name]
     x = 0.3 + 0.1 * jax.random.normal(jax.random.key(1), (8, *FACE))
-    variables = jax.jit(module.init)(jax.random.key(0), x)
-    train = jax.jit(lambda v: module.apply(v, x, train=True, mutable=["batch_stats"]))
-    evaluate = jax.jit(lambda v: module.apply(v, x, mutable=["batch_stats"]))
+    variables = initialize(module, x)
+    train = compiled(lambda v: module.apply(v, x, train=True, mutable=["batch_stats"]))
+    evaluate = compiled(lambda v: module.apply(v, x, mutable=["batch_stats"]))
     _, updated = train(variables)
     before, after = variables["batch_stats"], updated["batch_stats"]
     assert all(not np.allclose(a, b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
@@ -121,7 +122,7 @@ def test_batch_statistics_move_in_training_only(name):
 def test_skip_removal_changes_only_its_stage():
     x = jax.random.uniform(jax.random.key(1), (2, 16, 12, 1))
     whole, cut = ResNet(3, (4, 4), blocks=1), ResNet(3, (4, 4), blocks=1, skip=(True, False))
-    variables = jax.jit(whole.init)(jax.random.key(0), x)
+    variables = initialize(whole, x)
     projection = ("Conv_2", "BatchNorm_2")
     assert set(projection) < set(variables["params"]["_BasicBlock_1"])
     without = {
@@ -141,14 +142,14 @@ def test_max_pool_gives_the_gradient_of_a_tie_to_one_pixel():
     identity = {"Conv_0": {"kernel": jnp.zeros((3, 3, 1, 1)).at[1, 1].set(1.0)}}
     module = VGG(3, ((1,),), hidden=4)
     x = jnp.full((1, 8, 8, 1), 0.5)
-    variables = jax.jit(module.init)(jax.random.key(0), x)
+    variables = initialize(module, x)
     variables = {**variables, "params": {**variables["params"], **identity}}
 
     def pooled(x):
         _, sown = module.apply(variables, x, mutable=["features"])
         return sown["features"]["block1"][0].sum()
 
-    windows = jax.jit(jax.grad(pooled))(x)[0, :, :, 0].reshape(4, 2, 4, 2).swapaxes(1, 2).reshape(16, 4)
+    windows = compiled(jax.grad(pooled))(x)[0, :, :, 0].reshape(4, 2, 4, 2).swapaxes(1, 2).reshape(16, 4)
     np.testing.assert_array_equal((np.asarray(windows) != 0).sum(1), 1)
 
 
@@ -166,7 +167,7 @@ class TestDenoisingAutoencoder:
     module = DenoisingAutoencoderClassifier(5, (6, 5, 1), (24, 10))
 
     def variables(self, x):
-        return jax.jit(self.module.init)(jax.random.key(0), x)
+        return initialize(self.module, x)
 
     def test_encode_decode_and_classify(self):
         x = jax.random.uniform(jax.random.key(1), (4, 6, 5, 1))
@@ -197,7 +198,7 @@ class TestDenoisingAutoencoder:
         x = jax.random.uniform(jax.random.key(1), (4, 6, 5, 1))
         variables = self.variables(x)
         total = lambda v: self.module.apply(v, x, jax.random.key(2), 2, method="denoising_loss").sum()  # noqa: E731
-        gradient = jax.grad(total)(variables)["params"]
+        gradient = compiled(jax.grad(total))(variables)["params"]
         for name in ("kernel1", "hidden_bias1", "visible_bias1"):
             assert float(jnp.abs(gradient[name]).max()) == 0
         for name in ("kernel2", "hidden_bias2", "visible_bias2"):
