@@ -135,11 +135,13 @@ def attribute_inversion(
         completed = jnp.tile(record, (queries, 1)).at[:, places].set(values)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(queries))
         answers = jax.vmap(oracle.answer)(keys, jax.vmap(lambda codes: _encode(codes, sizes, encoding))(completed))
-        scores = prior * jax.vmap(likelihood, in_axes=(0, None))(answers, label)
+        fit = jax.vmap(likelihood, in_axes=(0, None))(answers, label)
+        # Equal fits must leave the prior to the last bit: else rounding, which differs by label, ranks the records.
+        largest = jnp.max(fit)
+        scores = prior * jnp.where(fit == largest, 1.0, fit / largest)
+        scores = jnp.where(jnp.sum(scores) == 0, prior, scores)
         scores = jnp.sum(scores.reshape(columns[sensitive], -1), axis=1)
-        total = jnp.sum(scores)
-        before = jnp.sum(prior.reshape(columns[sensitive], -1), axis=1)
-        posterior = jnp.where(total == 0, before, scores / jnp.where(total == 0, 1.0, total))
+        posterior = scores / jnp.sum(scores)
         legal = jnp.all(~known | ((record >= 0) & (record < sizes))) & (label >= 0)
         return Inference(jnp.where(legal, posterior, jnp.nan), jnp.asarray(queries, jnp.int32))
 

@@ -105,6 +105,26 @@ def test_constant_target_leaves_the_prior(weighting):
     np.testing.assert_array_equal(posterior, np.broadcast_to(MARGINALS, posterior.shape))
 
 
+@pytest.mark.parametrize("weighting", ["confusion", "none", "confidence"])
+def test_constant_target_ranks_no_record_above_another(weighting):
+    # Scores that are no round numbers and differ by label: rounding must not put the label into the posterior.
+    target = from_function(
+        lambda params, batch: jnp.zeros((len(batch), 3)) + params, jnp.log(jnp.array([0.61, 0.27, 0.12])), classes=3
+    )
+    confusion = np.random.default_rng(5).dirichlet(np.ones(3), 3)
+    posterior, _ = infer(
+        target,
+        some_cases(n=64, classes=3),
+        Access.SCORES if weighting == "confidence" else Access.LABELS,
+        weighting=weighting,
+        confusion=confusion,
+        marginals=np.array([0.3171, 0.6829]),
+        unknown={2: (0.11, 0.23, 0.37, 0.29)},
+    )
+    np.testing.assert_array_equal(posterior, np.broadcast_to(posterior[0], posterior.shape))
+    np.testing.assert_allclose(posterior[0], [0.3171, 0.6829], rtol=1e-6)
+
+
 def test_no_possible_completion_leaves_the_prior():
     cases = {"record": np.zeros((1, 3), np.int32), "label": np.array([1], np.int32)}
     posterior, result = infer(constant(), cases, confusion=np.eye(2))
