@@ -145,7 +145,9 @@ def load_parts(folder: pathlib.Path, template: Any) -> list[tuple[np.ndarray, An
     for file in sorted(folder.glob("part-*.npz")):
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest()[:32] != file.stem.rsplit("-", 1)[1]:
-            warnings.warn(f"result part {file} is damaged (checksum differs): set aside, its cases run again", stacklevel=2)
+            warnings.warn(
+                f"result part {file} is damaged (checksum differs): set aside, its cases run again", stacklevel=2
+            )
             file.rename(file.with_suffix(".damaged"))
             continue
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:

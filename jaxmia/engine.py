@@ -138,7 +138,14 @@ def solve(
 
 
 def _refill(
-    admit: Program, key: Any, slots: Slots, idle: np.ndarray, pending: list[int], cases: Any, ids: np.ndarray, devices: Any
+    admit: Program,
+    key: Any,
+    slots: Slots,
+    idle: np.ndarray,
+    pending: list[int],
+    cases: Any,
+    ids: np.ndarray,
+    devices: Any,
 ) -> Slots:
     """Give idle slots the next pending cases; `idle` and `pending` are changed in place."""
     free = np.argwhere(idle)[: len(pending)]
@@ -235,7 +242,9 @@ def fit(
             for t, one in enumerate(jax.device_get(block), start=done):
                 jax.tree.map(lambda rows, value, t=t: rows.__setitem__(t, value), history, one)
                 if not np.isfinite(one.loss):
-                    raise FloatingPointError(f"{title}: the loss is {one.loss} at step {t + 1}; lower the learning rate")
+                    raise FloatingPointError(
+                        f"{title}: the loss is {one.loss} at step {t + 1}; lower the learning rate"
+                    )
             done += len(block)
             if plan.progress:
                 bar.update(done, f"loss {history.loss[done - 1]:.4g}")
@@ -305,5 +314,3 @@ def _check_cases(cases: Any, ids: Any, steps: int, plan: Plan) -> tuple[Any, np.
         if value not in legal:
             raise ValueError(f"{name}: {value!r}; legal is one of {', '.join(legal)}")
     return cases, ids, n
-
-

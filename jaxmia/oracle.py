@@ -32,6 +32,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "lower",
+    "sown_features",
 ]
 
 
@@ -208,6 +209,13 @@ def from_function(apply: Callable[[Any, Any], Any], params: Any, *, classes: int
     return Target(one, params, classes=classes, **options)
 
 
+def sown_features(collections: Any) -> dict[str, Array]:
+    """What a Linen module sowed into "features", by name; modules inside modules give "outer/inner/name"."""
+    from flax.traverse_util import flatten_dict
+
+    return {name: value[0] for name, value in flatten_dict(collections.get("features", {}), sep="/").items()}
+
+
 def from_linen(module: Any, variables: Any, *, classes: int, **options: Any) -> Target:
     """A target from a Linen module in inference mode; named features are what it sows into "features".
 
@@ -216,7 +224,7 @@ def from_linen(module: Any, variables: Any, *, classes: int, **options: Any) -> 
 
     def apply(variables: Any, batch: Any) -> Outputs:
         logits, sown = module.apply(variables, batch, mutable=["features"])
-        return Outputs(logits, {name: value[0] for name, value in sown.get("features", {}).items()})
+        return Outputs(logits, sown_features(sown))
 
     return from_function(apply, variables, classes=classes, **options)
 
@@ -227,7 +235,9 @@ def from_nnx(model: Any, *, classes: int, **options: Any) -> Target:
 
     model.eval()
     graph, params, rest = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
-    return from_function(lambda params, batch: nnx.merge(graph, params, rest)(batch), params, classes=classes, **options)
+    return from_function(
+        lambda params, batch: nnx.merge(graph, params, rest)(batch), params, classes=classes, **options
+    )
 
 
 def from_callable(

@@ -84,9 +84,7 @@ def compile_program(
             return jax.tree.map(lambda leaf: leaf[None], out)
 
         specs = (PartitionSpec(), PartitionSpec()) + (sharded,) * len(cases)
-        mapped = jax.shard_map(
-            local, mesh=_mesh(devices), in_specs=specs, out_specs=sharded, check_vma=False
-        )
+        mapped = jax.shard_map(local, mesh=_mesh(devices), in_specs=specs, out_specs=sharded, check_vma=False)
         run = jax.jit(mapped, donate_argnums=donated)
         constants = jax.device_put(constants, NamedSharding(_mesh(devices), PartitionSpec()))
     return Program(run, constants)

@@ -42,7 +42,9 @@ class Progress:
             self._draw(done, text)
         elif now - self._last >= self._every:
             self._last = now
-            print(f"{self.title}: {done:.0f}/{self.total} {self.unit} ({done / self.total:.0%}), {text}", file=sys.stderr)
+            print(
+                f"{self.title}: {done:.0f}/{self.total} {self.unit} ({done / self.total:.0%}), {text}", file=sys.stderr
+            )
 
     def _draw(self, done: float, text: str) -> None:
         if self._bar is None:

@@ -134,7 +134,9 @@ def fingerprint(text: str, *inputs: Any) -> str:
 
 def check_stable(before: Any, after: Any) -> None:
     if jax.tree.structure(before) != jax.tree.structure(after):
-        raise ValueError(f"process.step: state structure {jax.tree.structure(before)} became {jax.tree.structure(after)}")
+        raise ValueError(
+            f"process.step: state structure {jax.tree.structure(before)} became {jax.tree.structure(after)}"
+        )
     for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)):
         if (old.shape, old.dtype) != (new.shape, new.dtype):
             raise ValueError(

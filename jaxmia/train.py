@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxmia.core import Defense, Process, info
-from jaxmia.oracle import Outputs
+from jaxmia.oracle import Outputs, sown_features
 
 __all__ = ["gan", "mean_cross_entropy", "predict", "supervised"]
 
@@ -56,8 +56,8 @@ def supervised(
             {"params": params, **statistics}, batch["x"], train=True, rngs={"dropout": key},
             mutable=["features", "batch_stats"],
         )  # fmt: skip
-        features = {name: value[0] for name, value in changed.pop("features", {}).items()}
-        return defended(Outputs(logits, features), batch), changed
+        features = sown_features(changed)
+        return defended(Outputs(logits, features), batch), {k: v for k, v in changed.items() if k == "batch_stats"}
 
     def init(key: Any, batch: Any) -> Any:
         variables = module.init({"params": key, "dropout": key}, batch["x"][:1], train=False)
@@ -86,7 +86,9 @@ def predict(module: Any, variables: Any, x: Any, *, batch_size: int = 256) -> Fl
     out = []
     for start in range(0, len(x), batch_size):
         part = np.asarray(x[start : start + batch_size])
-        padded = np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), 0)]) if len(x) > batch_size else part
+        padded = (
+            np.concatenate([part, np.repeat(part[-1:], batch_size - len(part), 0)]) if len(x) > batch_size else part
+        )
         out.append(np.asarray(apply(variables, padded))[: len(part)])
     return np.concatenate(out)
 
@@ -142,7 +144,9 @@ def gan(
         g, d, g_opt, d_opt = state
         parts = jnp.split(batch["x"], critic_steps)
         value = jnp.zeros(())
-        for part, part_key in zip(parts, jax.random.split(key, critic_steps)):  # unrolled: convolutions in a loop are slow on CPU
+        for part, part_key in zip(
+            parts, jax.random.split(key, critic_steps)
+        ):  # unrolled: convolutions in a loop are slow on CPU
             noise, mix = jax.random.split(part_key)
             fake, _ = generate(g, jax.random.normal(noise, (len(part), dimensions)))
             amount = jax.random.uniform(mix, (len(part),) + (1,) * (part.ndim - 1))

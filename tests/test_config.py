@@ -41,7 +41,8 @@ def train(module: Any, *, epochs: int = 10, rate: float = 1e-3, model_width: int
 
 METHODS = {"image/descend": descend, "image/search": search}
 REGISTRY = SimpleNamespace(
-    names=lambda: tuple(METHODS), get=lambda name: Method(name, None, METHODS[name])  # type: ignore[arg-type]
+    names=lambda: tuple(METHODS),
+    get=lambda name: Method(name, None, METHODS[name]),  # type: ignore[arg-type]
 )
 SCHEMA = {
     "attack": REGISTRY,
@@ -161,9 +162,7 @@ def test_missing_wrong_and_unnamed_sections(tmp_path):
         "attack: 5; legal is a name, a section with a name and keywords, or a list of such"
     ]
     assert "attack: []" in complaints(tmp_path, "attack: []")[0]
-    assert complaints(tmp_path, "attack: image/search\ntarget: [1]") == [
-        "target: [1]; legal is a section of keywords"
-    ]
+    assert complaints(tmp_path, "attack: image/search\ntarget: [1]") == ["target: [1]; legal is a section of keywords"]
     assert complaints(tmp_path, "attack: image/search\n1: x")[0].startswith("1: unknown section")
 
 

@@ -97,9 +97,7 @@ def test_one_step_moves_statistics_by_the_momentum():
     x, y = _blobs(40, 3, offset=2.0)
     process = train.supervised(module, optax.sgd(0.1), steps=1)
     variables = process.read(
-        process.step(jax.random.key(1), process.init(jax.random.key(0), {"x": x, "y": y}), {"x": x, "y": y})[
-            0
-        ]
+        process.step(jax.random.key(1), process.init(jax.random.key(0), {"x": x, "y": y}), {"x": x, "y": y})[0]
     )
     np.testing.assert_allclose(variables["batch_stats"]["norm"]["mean"], 0.1 * x.mean(0), rtol=1e-4)
 
@@ -137,9 +135,7 @@ def test_masked_rows_are_ignored():
 def test_cross_entropy_averages_over_labels_then_examples():
     logits = jax.random.normal(jax.random.key(0), (4, 5, CLASSES))
     labels = jax.random.randint(jax.random.key(1), (4, 5), 0, CLASSES)
-    each = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.asarray(labels)[..., None], -1)[
-        ..., 0
-    ]
+    each = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), np.asarray(labels)[..., None], -1)[..., 0]
     mask = np.array([1.0, 0.0, 1.0, 1.0], np.float32)
     outputs = Outputs(logits, {})
     np.testing.assert_allclose(train.mean_cross_entropy(outputs, {"y": labels}), each.mean(), rtol=1e-5)
@@ -183,9 +179,7 @@ def test_data_hook_changes_minibatches_with_a_key_of_each_step():
 
 def test_loss_hook_gets_features_and_wraps_the_given_loss():
     def shrink(plain):
-        return lambda outputs, batch: (
-            plain(outputs, batch) + 10 * jnp.mean(outputs.features["penultimate"] ** 2)
-        )
+        return lambda outputs, batch: plain(outputs, batch) + 10 * jnp.mean(outputs.features["penultimate"] ** 2)
 
     def mean_square(variables):
         _, sown = Net().apply(variables, _blobs(400, 2)[0], mutable=["features"])
@@ -291,9 +285,7 @@ def _distance(variables):
     """Wasserstein-1 between 4000 generated numbers and the truth."""
     z = jax.random.normal(jax.random.key(7), (4000, 4))
     made = np.asarray(Generator().apply(variables, z))[:, 0]
-    return scipy.stats.wasserstein_distance(
-        made, scipy.stats.norm(3.0, 0.5).ppf((np.arange(4000) + 0.5) / 4000)
-    )
+    return scipy.stats.wasserstein_distance(made, scipy.stats.norm(3.0, 0.5).ppf((np.arange(4000) + 0.5) / 4000))
 
 
 def test_gan_learns_a_distribution_of_one_number():

@@ -128,9 +128,7 @@ def hsic(
     return jnp.einsum("aij,bji->ab", jax.vmap(shrink)(one), jax.vmap(shrink)(other), precision="highest")
 
 
-def coco(
-    one: Float[Array, "a m m"], other: Float[Array, "b m m"], mask: Float[Array, " m"]
-) -> Float[Array, "a b"]:
+def coco(one: Float[Array, "a m m"], other: Float[Array, "b m m"], mask: Float[Array, " m"]) -> Float[Array, "a b"]:
     """Constrained covariance of every pair of centered Gram matrices; differentiable in `one` alone.
 
     With K~_B = F F' the squared singular value is the largest eigenvalue of F' K~_A F. For its eigenvector w

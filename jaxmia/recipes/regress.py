@@ -23,7 +23,7 @@ def regress(
     """A training stage: fit `module(observe(x)) ~ x` on public minibatches; reads out the trained variables.
 
     Args:
-      module: a Linen module without batch statistics, from a batch of observations to a batch of guesses.
+      module: a Linen module `(observations [n, ...], train) -> guesses [n, ...]`.
       observe: `(key, x) -> observation` of ONE public example: what the adversary would see of it.
       optimizer: any optax transformation.
       steps: minibatches.
@@ -37,14 +37,20 @@ def regress(
 
     def init(key: Any, batch: Any) -> Any:
         start, ask = jax.random.split(key)
-        variables = module.init(start, look(ask, batch))
-        return variables, optimizer.init(variables)
+        variables = module.init(start, look(ask, batch), train=False)
+        return variables, optimizer.init(variables["params"])
 
     def step(key: Any, state: Any, batch: Any) -> Any:
         variables, opt = state
         seen = jax.lax.stop_gradient(look(key, batch))
-        value, gradient = jax.value_and_grad(lambda v: loss(module.apply(v, seen), batch["x"]))(variables)
-        updates, opt = optimizer.update(gradient, opt, variables)
-        return (optax.apply_updates(variables, updates), opt), info(value)
+
+        def error(params: Any) -> Any:
+            guess, changed = module.apply({**variables, "params": params}, seen, train=True, mutable=["batch_stats"])
+            return loss(guess, batch["x"]), changed
+
+        (value, changed), gradient = jax.value_and_grad(error, has_aux=True)(variables["params"])
+        updates, opt = optimizer.update(gradient, opt, variables["params"])
+        params = optax.apply_updates(variables["params"], updates)
+        return ({**variables, **changed, "params": params}, opt), info(value)
 
     return Process(init, step, lambda state: state[0], steps)

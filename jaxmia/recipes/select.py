@@ -42,4 +42,6 @@ def best_of(process: Process, restarts: int, rank: Callable[[Any], Any] = lambda
     def read(states: Any) -> Any:
         return process.read(jax.tree.map(lambda leaf: leaf[best(states)], states))
 
-    return Process(lambda key, case: jax.vmap(process.init, in_axes=(0, None))(keys(key), case), step, read, process.steps)
+    return Process(
+        lambda key, case: jax.vmap(process.init, in_axes=(0, None))(keys(key), case), step, read, process.steps
+    )

@@ -5,6 +5,7 @@ an input no attack before it asked for.
 """
 
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmia import Scenario, Target, from_function
+from jaxmia import Target, from_function
 from jaxmia.core import Card
 from jaxmia.discovery import Method
 from jaxmia.priors import eigen
@@ -47,7 +48,7 @@ class DenseDecoder(nn.Module):
     """Scores to an image, one hidden layer."""
 
     @nn.compact
-    def __call__(self, scores):
+    def __call__(self, scores, train: bool = False):
         hidden = nn.relu(nn.Dense(64)(scores))
         return nn.sigmoid(nn.Dense(int(np.prod(SHAPE)))(hidden)).reshape(-1, *SHAPE)
 
@@ -112,9 +113,8 @@ def image() -> Bench:
 
 
 def bench(method: Method) -> Bench:
-    """The bench of a method's modality."""
-    return globals()[method.card.modality]()
-
-
-def scenario(method: Method, target: Target, on: Bench) -> Scenario:
-    return Scenario(target, on.cases(target, method.card), public=on.public)
+    """The bench of a method's modality: `image` here, others in a module `bench_<modality>` of their own."""
+    modality = method.card.modality
+    if modality == "image":
+        return image()
+    return getattr(importlib.import_module(f"tests.contract.bench_{modality}"), modality)()

@@ -24,9 +24,7 @@ def _data(seed=0, rows=ROWS):
     x = rng.random((rows, 6, 6, 1)).astype(np.float32)
     y = rng.integers(0, CLASSES, rows).astype(np.int32)
     mixing = rng.normal(size=(36, 10)) + np.where(rng.random((36, 10)) < 0.3, 2, 0)
-    hidden = np.tanh(x.reshape(rows, -1) @ mixing) * 4 + 2 * np.eye(CLASSES)[y] @ rng.normal(
-        size=(CLASSES, 10)
-    )
+    hidden = np.tanh(x.reshape(rows, -1) @ mixing) * 4 + 2 * np.eye(CLASSES)[y] @ rng.normal(size=(CLASSES, 10))
     return {"x": x, "y": y}, hidden.astype(np.float32)
 
 
@@ -98,9 +96,7 @@ def test_coco_is_not_the_frobenius_form_of_the_released_code():
     spectral = np.sqrt(np.linalg.norm(kernels[0] @ kernels[1], 2)) / m
     ours = float(_dependence("coco", batch, hidden, "x"))
     assert ours < 0.99 * spectral < 0.99 * frobenius
-    assert ours == pytest.approx(
-        np.sqrt(max(scipy.linalg.eigvals(kernels[0] @ kernels[1]).real)) / m, rel=1e-3
-    )
+    assert ours == pytest.approx(np.sqrt(max(scipy.linalg.eigvals(kernels[0] @ kernels[1]).real)) / m, rel=1e-3)
 
 
 def test_coco_is_the_largest_covariance_of_unit_functions():
@@ -138,9 +134,7 @@ def test_gradient_equals_finite_differences_of_the_formula(measure, side):
         direction = direction / np.linalg.norm(direction)
         ends = [formula(_gaussian(hidden + step * direction), fixed) for step in (1e-3, -1e-3)]
         expected = (ends[0] - ends[1]) / 2e-3
-        np.testing.assert_allclose(
-            np.sum(gradient * direction), expected, atol=0.01 * np.linalg.norm(gradient)
-        )
+        np.testing.assert_allclose(np.sum(gradient * direction), expected, atol=0.01 * np.linalg.norm(gradient))
 
 
 @pytest.mark.parametrize("measure", ["hsic", "coco"])

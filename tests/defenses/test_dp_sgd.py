@@ -47,9 +47,7 @@ def _by_hand(params, batch, clip):
     for x, y in zip(batch["x"], batch["y"]):
         one = {"x": x[None], "y": y[None]}
         gradient = jax.grad(lambda p, one=one: _loss(p, None, one)[0])(params)
-        norm = math.sqrt(
-            sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(gradient))
-        )
+        norm = math.sqrt(sum(float(np.sum(np.square(leaf, dtype=np.float64))) for leaf in jax.tree.leaves(gradient)))
         norms.append(norm)
         total = jax.tree.map(lambda t, g, s=min(1.0, clip / norm): t + s * np.asarray(g), total, gradient)
     return total, np.array(norms)
@@ -59,9 +57,7 @@ def _close(actual, expected, atol=2e-6):
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=atol), actual, expected)
 
 
-@pytest.mark.parametrize(
-    "backend, microbatch", [("cpu", None), ("gpu", None), ("cpu", 5), ("cpu", 12), ("cpu", 50)]
-)
+@pytest.mark.parametrize("backend, microbatch", [("cpu", None), ("gpu", None), ("cpu", 5), ("cpu", 12), ("cpu", 50)])
 def test_gradient_is_the_clipped_sum_over_the_expected_size(backend, microbatch, monkeypatch):
     params, batch = _problem()
     total, norms = _by_hand(params, batch, CLIP)
@@ -113,9 +109,7 @@ def test_one_example_moves_the_sum_by_at_most_the_clip_norm():
     whole = grads(params, jax.random.key(0), {**batch, "mask": mask})[1]
     moves = []
     for row in range(12):
-        without = grads(
-            params, jax.random.key(0), {**batch, "mask": np.where(np.arange(12) == row, 0, mask)}
-        )[1]
+        without = grads(params, jax.random.key(0), {**batch, "mask": np.where(np.arange(12) == row, 0, mask)})[1]
         moves.append(float(optax.tree.norm(jax.tree.map(jnp.subtract, whole, without))))
     assert max(moves) <= CLIP * (1 + 1e-5) and max(moves) > 0.99 * CLIP
 
@@ -162,9 +156,9 @@ def test_dropout_differs_between_examples_and_not_with_the_microbatch():
 
     batch = {"x": jnp.ones((30, 1))}
     sums = [
-        dp_sgd(1.0, clip_norm=100.0, noise_multiplier=0.0, microbatch=m).grads(loss)(
-            params, jax.random.key(0), batch
-        )[1]
+        dp_sgd(1.0, clip_norm=100.0, noise_multiplier=0.0, microbatch=m).grads(loss)(params, jax.random.key(0), batch)[
+            1
+        ]
         for m in (None, 7)
     ]
     assert ((sums[0]["w"] > 0) & (sums[0]["w"] < 30)).all()  # one draw for all would give 0 or 30
@@ -180,9 +174,7 @@ def test_hyperparameters_can_be_traced():
 
     clips, multipliers = jnp.array([0.1, 1.0, 1.0]), jnp.array([0.0, 0.0, 2.0])
     swept = jax.jit(jax.vmap(size))(clips, multipliers)
-    np.testing.assert_allclose(
-        swept, [size(float(c), float(m)) for c, m in zip(clips, multipliers)], rtol=1e-5
-    )
+    np.testing.assert_allclose(swept, [size(float(c), float(m)) for c, m in zip(clips, multipliers)], rtol=1e-5)
 
 
 def test_supervised_learns_under_it_and_reproduces_itself():
@@ -286,9 +278,7 @@ def test_sampling_is_a_pure_function_of_step_and_seed():
     late, early = batch(7), batch(2)
     again = poisson_batches(arrays, 0.3, seed=1)
     assert all((again(7)[name] == late[name]).all() for name in late)
-    assert (
-        late["x"].shape[1:] == (2, 3) and late["x"].dtype == np.float32 and late["mask"].dtype == np.float32
-    )
+    assert late["x"].shape[1:] == (2, 3) and late["x"].dtype == np.float32 and late["mask"].dtype == np.float32
     other = poisson_batches(arrays, 0.3, seed=2)(7)
     assert not np.array_equal(other["y"], late["y"]) and not np.array_equal(early["y"], late["y"])
     drawn = late["mask"] == 1
@@ -301,10 +291,7 @@ def test_capacity_is_the_fewest_rows_that_practically_never_overflow(rows, rate)
     capacity = len(batch(0)["mask"])
     tail = scipy.stats.binom(rows, rate).sf
     assert tail(capacity) < 1e-9 <= tail(capacity - 1)
-    assert (
-        len(poisson_batches({"x": np.zeros(rows)}, rate, seed=0, capacity=capacity + 3)(0)["mask"])
-        == capacity + 3
-    )
+    assert len(poisson_batches({"x": np.zeros(rows)}, rate, seed=0, capacity=capacity + 3)(0)["mask"]) == capacity + 3
     if capacity > 1:
         with pytest.raises(ValueError, match=f"legal is {capacity} or more"):
             poisson_batches({"x": np.zeros(rows)}, rate, seed=0, capacity=capacity - 1)

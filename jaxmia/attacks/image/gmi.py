@@ -72,9 +72,7 @@ def gmi(
 
     def process(fitted: Any) -> Any:
         del fitted
-        one = descend(
-            oracle, cross_entropy, prior, optimizer, steps=steps, weight=identity_weight, keep="last"
-        )
+        one = descend(oracle, cross_entropy, prior, optimizer, steps=steps, weight=identity_weight, keep="last")
         return best_of(one, restarts, rank=lambda state: state.identity)
 
     return Attack(process)

@@ -12,7 +12,6 @@ its amsgrad.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float

@@ -1,0 +1,64 @@
+"""One self-contained HTML page and one table from a run folder; needs neither JAX nor any attack.
+
+The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
+
+    run/
+      config.yaml          the resolved configuration, shown as it is
+      environment.json     object of name: text, number or null. "command" is required: what was typed to make the run.
+                           "title" and "date" head the page where given. Everything else (jaxmia, python, jax, flax,
+                           device, cpus, seconds ...) is listed in its order.
+      targets.json         list of objects, one per target model:
+                             name             text, distinct
+                             dataset          text
+                             architecture     text
+                             test_accuracy    an estimate (below), or null
+                             defense          text, "" for none
+                             granted          "NONE", "LABELS", "SCORES" or "WEIGHTS"
+                             parameters       number of parameters, or null
+                             seconds          to train it, or null
+      truth.npz            (image runs) row i is class i:
+                             private          float [k, h, w, c] in [0, 1], c 1 or 3: one private image of each class
+                             names            text [k]
+                             nearest_public   float [k, h, w, c], optional: the public image nearest to `private`
+      tables.json          (optional) list of objects, further tables:
+                             title            text
+                             columns          list of texts
+                             rows             list of lists as long as columns: text, number, boolean, null or estimate
+                             note             text, optional
+                             controls         list of row numbers that are controls or baselines, optional
+      cells/<cell>/        one per attack x target x seed. The runner makes all these folders before it starts; a cell
+                           without done.json is listed on the page as unfinished.
+        cell.json
+          attack           text, "image/gmi"
+          label            text, what the page calls it; cells that differ in seed only share it
+          target           name of a target
+          seed             integer
+          control          boolean: true where nothing can be recovered (shuffled labels, random public images ...)
+          card             object: title, paper, url, year, modality, access (text as `granted`), recovers, knows
+          hyperparameters  object of name: JSON value
+          n                number of candidates
+          seconds          wall clock
+          queries          {"mean": number, "max": number} per case; null where nothing is queried
+          status           object of status: count, adding up to n
+          metrics          object of name: estimate, in the order to show
+          headline         optional: the metric that tells how much is recovered; default is the first
+          curve            optional: {"loss": [numbers], ...}, equally long; "step" holds the x axis, default 1, 2, ...
+        candidates.npz     required where card.modality is "image", n rows each:
+          candidates       float [n, h, w, c] in [0, 1] (image runs)
+          targets          integer [n], class index
+          case_ids         integer [n], distinct
+          success          bool [n], the evaluator finds the class in the candidate
+          nearest_public   float [n, h, w, c], optional: the public image nearest to the candidate
+          anything else    per-case metrics, not shown
+        done.json          written last; its presence means that the cell is complete
+
+An estimate is `{"value", "low", "high", "n", "confidence", "method"}`, optionally with "groups", "unit" ("share" is
+shown in percent, anything else behind the number) and "stronger" ("higher", the default, or "lower": the direction in
+which the attack does better).
+
+`build` writes `report.html` and `results.csv` beside them, the latter with one row per cell and metric.
+"""
+
+from jaxmia.report.page import build
+
+__all__ = ["build"]
