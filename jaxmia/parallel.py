@@ -39,7 +39,7 @@ class Program:
 
 
 def traced(fn: Callable, *examples: Any) -> tuple[Callable, Any, str]:
-    """Trace `fn` once: an equal function that never runs `fn`'s Python again, its output shapes, and its program text."""
+    """Trace `fn` once: an equal function that never runs its Python again, its output shapes, and its text."""
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*examples)
     structure = jax.tree.structure(shapes)
 

@@ -20,7 +20,7 @@ from jaxmia.models import InversionDecoder
 from jaxmia.oracle import Access, Target, from_linen, sown_features
 from jaxmia.train import predict, supervised
 
-__all__ = ["SCHEMA", "audit", "train_models"]
+__all__ = ["SCHEMA", "audit", "check_roles", "scene_of", "train_models"]
 
 
 def _decoder(*, width: int = 32) -> int:
@@ -114,8 +114,8 @@ def train_models(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene)
             "dataset": scene.name,
             "architecture": section["name"],
             "test_accuracy": bootstrap(right.astype(float), test.labels),
-            "defense": defended["name"] if defended else "none",
-            "granted_access": "WEIGHTS",
+            "defense": defended["name"] if defended else "",
+            "granted": "WEIGHTS",
             "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
             "seconds": float(seconds.read_text()),
         }
@@ -155,6 +155,11 @@ def _forward(module: Any, variables: Any) -> Callable[[Any], Any]:
     return forward
 
 
+def scene_of(config: dict[str, Any]) -> Scene:
+    """The data of a configuration, split."""
+    return _made(DATA, config["data"])
+
+
 def check_roles(trained: list[Trained], judges: list[Judge]) -> None:
     """Refuse an evaluator that is the target (ValueError naming both)."""
     for one in trained:
@@ -174,7 +179,7 @@ def audit(config: dict[str, Any], run_folder: pathlib.Path) -> None:
     """
     if config["candidates"] < 1:
         raise ValueError(f"candidates: {config['candidates']}; legal is 1 or more")
-    scene: Scene = _made(DATA, config["data"])
+    scene = scene_of(config)
     trained, judges = train_models(config, run_folder, scene)
     files.write_json(
         run_folder / "targets.json",

@@ -1,4 +1,4 @@
-"""Eigenfaces: a linear Gaussian prior (probabilistic PCA) fitted to a few public images, for sets too small for a GAN."""
+"""Eigenfaces: a linear Gaussian prior (probabilistic PCA) of a few public images, for sets too small for a GAN."""
 
 import jax
 import jax.numpy as jnp
