@@ -1,4 +1,4 @@
-"""Judging reconstructions: several evaluators that are not the target, distances to private images, all with intervals."""
+"""Judging reconstructions: evaluators that are not the target, distances to private images, with intervals."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

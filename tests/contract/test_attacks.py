@@ -215,19 +215,21 @@ def test_queries_are_what_a_counting_target_sees(method):
 def test_float_hyperparameters_can_be_traced(method):
     on = bench(method)
     process_of(method, on, on.target)
+    case = first_case(on, method)
+    batch = jax.tree.map(jnp.asarray, on.public(0))
+    view = on.target.view(method.card.access)
     for name, value in method.hyperparameters.items():
         if not isinstance(value, float):
             continue
 
         def one_step(traced, name=name):
-            attack = make(method, on, on.target.view(method.card.access), **{name: traced})
+            attack = make(method, on, view, **{name: traced})
             for stage in attack.train:
                 process = stage(())
-                state = process.init(KEY, on.public(0))
-                process.step(KEY, state, on.public(0))
+                process.step(KEY, process.init(KEY, batch), batch)
             process = attack.solve(_fitted[method.name, on.target.digest])
-            state = process.init(KEY, first_case(on, method))
-            return process.step(KEY, state, first_case(on, method))[1].loss
+            state = process.init(KEY, case)
+            return process.step(KEY, state, case)[1].loss
 
         jax.eval_shape(one_step, jnp.float32(value))
 

@@ -52,6 +52,7 @@ def mi_face(
     beta: int = 100,
     gamma: Scalar = 0.99,
     rate: Scalar = 0.1,
+    start: Scalar = 0.0,
     process: Callable[[Any], Any] | None = None,
 ) -> Attack:
     """The attack; a case is a class index, the output an image of `shape` in [0, 1].
@@ -63,6 +64,8 @@ def mi_face(
       beta: how many past costs the stop rule compares with.
       gamma: confidence that is good enough, in (0, 1).
       rate: lambda, the step size.
+      start: gray level of the first image: the origin of the paper's input space. A target that centers its pixels
+        has its origin at 0.5.
       process: image -> image after every step; for the autoencoder target the paper's Process-DAE (encode, sharpen,
         decode). None is the identity.
 
@@ -78,8 +81,8 @@ def mi_face(
 
     def init(key: Any, label: Any) -> State:
         del key, label
-        start = jnp.zeros(shape, jnp.float32)
-        return State(start, start, jnp.asarray(WORST, jnp.float32), jnp.full(beta, WORST, jnp.float32))
+        first = jnp.full(shape, start, jnp.float32)
+        return State(first, first, jnp.asarray(WORST, jnp.float32), jnp.full(beta, WORST, jnp.float32))
 
     def step(key: Any, state: State, label: Any) -> tuple[State, Any]:
         def cost_of(image: Any) -> Any:
