@@ -227,9 +227,24 @@ def _baseline_cell(run_folder: pathlib.Path, scene: Scene, judges: list[Judge], 
     summary, per_case = judge_candidates(judges, faces, targets, np.zeros(len(faces), bool))
     record = {
         "attack": "nearest public image (no attack)",
+        "label": f"nearest public image, chosen with the truth in hand by {judges[-1].name}",
         "target": "none",
+        "seed": 0,
         "control": True,
-        "label": f"the public image nearest to the private class under {judges[-1].name}; chosen with the truth in hand",
+        "card": {
+            "title": "Nearest public image",
+            "paper": "no attack",
+            "url": "",
+            "year": 0,
+            "modality": "image",
+            "access": "NONE",
+            "recovers": "nothing",
+            "knows": "public images",
+        },
+        "hyperparameters": {},
+        "seconds": 0.0,
+        "queries": None,
+        "status": {"chosen": len(faces)},
         "n": len(faces),
         "metrics": summary,
     }
@@ -291,12 +306,12 @@ def _attack_cell(
         "hyperparameters": keywords,
         "n": len(targets),
         "seconds": round(seconds, 2),
-        "queries": {"mean": float(queries.mean()), "max": int(queries.max())},
+        "queries": {"mean": float(queries.mean()), "max": int(queries.max())} if queries.any() else None,
         "status": {status.name.lower(): int(np.sum(result.status == status)) for status in Status},
         "failed": int(failed.sum()),
         "metrics": summary,
         "control": one.control,
-        "label": "trained on shuffled labels: success here is not leakage" if one.control else "",
+        "label": method.card.title + (" on shuffled labels" if one.control else ""),
     }
     per_case = {**per_case, "steps": result.steps, "loss": np.nan_to_num(np.asarray(result.info.loss))}
     _finish(cell, record, result.output, targets, per_case, judges)
