@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         sub = verbs.add_parser(verb, help=text)
         sub.add_argument("config", help="YAML file, see configs/")
-        sub.add_argument("override", nargs="*", help="dotted key=value, e.g. seed=1 attacks.0.rate=0.1")
+        sub.add_argument("--set", dest="override", nargs="*", default=[], help="key=value ..., e.g. seed=1")
         sub.add_argument("--out", default="runs/latest", help="run folder; one of the same configuration is resumed")
     report = verbs.add_parser("report", help="make the page and the table of a run folder anew")
     report.add_argument("run")

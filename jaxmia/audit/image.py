@@ -193,7 +193,7 @@ def audit(config: dict[str, Any], run_folder: pathlib.Path) -> None:
         run_folder / "truth.npz", private=to_float(train.images)[first], names=np.array(scene.names, dtype=str)
     )
     nearest = _nearest_public(judges[-1], public, len(scene.names))
-    _baseline_cell(run_folder, scene, judges, public[nearest])
+    _baseline_cell(run_folder, trained[0].name, judges, public[nearest])
 
     def fit_prior(process: Any, batches: Any, name: str) -> Any:
         return fit(process, jax.random.key(config["seed"]), batches, folder=run_folder / "training" / name, title=name)[
@@ -219,7 +219,7 @@ def _nearest_public(judge: Judge, public: np.ndarray, classes: int) -> np.ndarra
     return np.array([gaps[:, judge.labels == c].min(1).argmin() for c in range(classes)])
 
 
-def _baseline_cell(run_folder: pathlib.Path, scene: Scene, judges: list[Judge], faces: np.ndarray) -> None:
+def _baseline_cell(run_folder: pathlib.Path, target: str, judges: list[Judge], faces: np.ndarray) -> None:
     cell = run_folder / "cells" / "baseline--nearest_public"
     if files.is_done(cell):
         return
@@ -228,7 +228,7 @@ def _baseline_cell(run_folder: pathlib.Path, scene: Scene, judges: list[Judge], 
     record = {
         "attack": "nearest public image (no attack)",
         "label": f"nearest public image, chosen with the truth in hand by {judges[-1].name}",
-        "target": "none",
+        "target": target,
         "seed": 0,
         "control": True,
         "card": {
