@@ -15,6 +15,7 @@ import warnings
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 __all__ = ["load_newest", "load_parts", "private_folder", "save", "save_part", "saved_steps", "write_atomically"]
@@ -52,7 +53,7 @@ def write_atomically(path: pathlib.Path, content: bytes) -> None:
 
 def _to_numpy(tree: Any) -> Any:
     def leaf(x: Any) -> np.ndarray:
-        if isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             raise TypeError("checkpoint: a key is no state; derive it from the run's key and the step")
         return np.asarray(x)
 
@@ -81,7 +82,7 @@ def save(folder: pathlib.Path, step: int, tree: Any, *, fingerprint: str, keep: 
     manifest = {"version": 1, "step": step, "fingerprint": fingerprint, **_describe(tree)}
     if path.exists():
         shutil.rmtree(path)
-    ocp.save(path, _as_dict(tree))
+    ocp.save(str(path), _as_dict(tree))
     write_atomically(path.with_suffix(".json"), json.dumps(manifest).encode())
     for old in saved_steps(folder)[keep:]:
         (folder / f"step-{old}.json").unlink()
@@ -110,7 +111,7 @@ def load_newest(folder: pathlib.Path, template: Any, *, fingerprint: str) -> tup
             manifest = json.loads(path.with_suffix(".json").read_bytes())
             if manifest["fingerprint"] != fingerprint:
                 raise _Foreign
-            loaded = ocp.load(path, _as_dict(shapes))
+            loaded = ocp.load(str(path), _as_dict(shapes))
             leaves, structure = jax.tree.flatten(shapes)
             tree = jax.tree.unflatten(structure, [loaded.get(f"{i:04d}", leaf) for i, leaf in enumerate(leaves)])
             if {**manifest, **_describe(tree)} != manifest:

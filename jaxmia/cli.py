@@ -51,7 +51,7 @@ def _attack(options: argparse.Namespace) -> None:
     command = f"jaxmia {options.verb} {options.config} {' '.join(options.override)}".strip()
     run = folder.open_run(options.out, config.dump(checked), config.digest(checked), command)
     if options.verb == "train":
-        image.train_models(checked, run, image.scene_of(checked))
+        image.train(checked, run)
         print(f"trained: {run / 'training'}")
         return
     image.audit(checked, run)

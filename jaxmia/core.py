@@ -6,7 +6,6 @@ prior knowledge K. An objective, a prior, an oracle (access to f) and iteration.
 """
 
 from collections.abc import Callable
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 import jax
@@ -176,7 +175,7 @@ class Card(NamedTuple):
     url: str
     year: int
     modality: str
-    access: IntEnum | None = None
+    access: Any = None
     recovers: str = ""
     knows: str = ""
     observes: str = "label"
@@ -199,7 +198,7 @@ class Scenario(NamedTuple):
     public: Callable[[int], Any] | None = None
 
 
-def tree_where(condition: Bool[Array, " n"], new: Any, old: Any) -> Any:
+def tree_where(condition: Bool[Array | np.ndarray, " n"], new: Any, old: Any) -> Any:
     """Choose whole cases: leaf `[n, ...]` of `new` where `condition[n]`, else of `old` (typed keys included)."""
 
     def choose(a: Array, b: Array) -> Array:

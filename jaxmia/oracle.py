@@ -8,7 +8,7 @@ import functools
 import hashlib
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -213,7 +213,8 @@ def sown_features(collections: Any) -> dict[str, Array]:
     """What a Linen module sowed into "features", by name; modules inside modules give "outer/inner/name"."""
     from flax.traverse_util import flatten_dict
 
-    return {name: value[0] for name, value in flatten_dict(collections.get("features", {}), sep="/").items()}
+    sown = cast(dict[str, tuple[Array, ...]], flatten_dict(collections.get("features", {}), sep="/"))
+    return {name: value[0] for name, value in sown.items()}
 
 
 def from_linen(module: Any, variables: Any, *, classes: int, **options: Any) -> Target:

@@ -25,12 +25,15 @@ class Status(IntEnum):
 
 
 class Slots(NamedTuple):
-    """The device side of `solve`; leaves `[chunk, ...]` inside a program, `[devices, chunk, ...]` outside."""
+    """The device side of `solve`; leaves `[chunk, ...]` inside a program, `[devices, chunk, ...]` outside.
 
-    ids: Int[Array, " c"]  # case id, the identity of its randomness
-    steps: Int[Array, " c"]
-    status: Int[Array, " c"]
-    idle: Bool[Array, " c"]
+    A checkpoint and the example that programs are built from hold numpy arrays.
+    """
+
+    ids: Int[Array | np.ndarray, " c"]  # case id, the identity of its randomness
+    steps: Int[Array | np.ndarray, " c"]
+    status: Int[Array | np.ndarray, " c"]
+    idle: Bool[Array | np.ndarray, " c"]
     case: Any
     state: Any
     info: Info

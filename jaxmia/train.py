@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from jaxmia.core import Defense, Process, info
 from jaxmia.oracle import Outputs, sown_features
 
-__all__ = ["gan", "mean_cross_entropy", "predict", "supervised"]
+__all__ = ["denoising", "gan", "mean_cross_entropy", "predict", "supervised"]
 
 
 def mean_cross_entropy(outputs: Outputs, batch: dict[str, Any]) -> Float[Array, ""]:
@@ -34,6 +34,7 @@ def supervised(
     steps: int,
     defense: Defense = Defense(),
     loss: Callable[[Outputs, Any], Any] = mean_cross_entropy,
+    start: Any = None,
 ) -> Process:
     """Train a Linen module `(x, train) -> logits` with a defense's training hooks; reads out its variables.
 
@@ -46,6 +47,7 @@ def supervised(
       steps: minibatches.
       defense: hooks model, data, loss, grads, optim and trainer are used.
       loss: `(outputs, batch) -> scalar`.
+      start: variables to begin from, as an earlier process read them out; None draws them.
     """
     module = defense.model(module)
     transform = defense.optim(optimizer)
@@ -60,7 +62,8 @@ def supervised(
         return defended(Outputs(logits, features), batch), {k: v for k, v in changed.items() if k == "batch_stats"}
 
     def init(key: Any, batch: Any) -> Any:
-        variables = module.init({"params": key, "dropout": key}, batch["x"][:1], train=False)
+        drawn = start is None
+        variables = module.init({"params": key, "dropout": key}, batch["x"][:1], train=False) if drawn else start
         params = variables["params"]
         statistics = {"batch_stats": variables["batch_stats"]} if "batch_stats" in variables else {}
         return params, statistics, transform.init(params)
@@ -78,6 +81,34 @@ def supervised(
         return {"params": state[0], **state[1]}
 
     return defense.trainer(Process(init, step, read, steps))
+
+
+def denoising(
+    module: Any, layer: int, optimizer: optax.GradientTransformation, *, steps: int, start: Any = None
+) -> Process:
+    """Pre-train one layer of a `models.DenoisingAutoencoderClassifier`, the ones below held fixed; reads out variables.
+
+    Args:
+      module: the classifier.
+      layer: 1 for the lowest.
+      optimizer: any optax transformation.
+      steps: minibatches.
+      start: variables from the layer below; None draws them.
+    """
+
+    def init(key: Any, batch: Any) -> Any:
+        variables = module.init(key, batch["x"][:1]) if start is None else start
+        return variables["params"], optimizer.init(variables["params"])
+
+    def step(key: Any, state: Any, batch: Any) -> Any:
+        def loss(params: Any) -> Any:
+            return module.apply({"params": params}, batch["x"], key, layer, method="denoising_loss").mean()
+
+        value, gradient = jax.value_and_grad(loss)(state[0])
+        updates, opt = optimizer.update(gradient, state[1], state[0])
+        return (optax.apply_updates(state[0], updates), opt), info(value)
+
+    return Process(init, step, lambda state: {"params": state[0]}, steps)
 
 
 def predict(module: Any, variables: Any, x: Any, *, batch_size: int = 256) -> Float[np.ndarray, "n ..."]:

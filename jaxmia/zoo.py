@@ -9,6 +9,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxmia import models
+from jaxmia.core import Process
+from jaxmia.train import denoising
 
 __all__ = ["EVALUATORS", "TARGETS", "Recipe"]
 
@@ -17,24 +19,26 @@ class Recipe(NamedTuple):
     """One trainable classifier.
 
     Attributes:
-      module: classes -> Linen module.
+      module: `(classes, image shape) -> Linen module`.
       optimizer: optax transformation.
       steps: minibatches.
       batch_size: images per minibatch.
       augment: `(key, image) -> image` on every training image; None leaves them alone.
+      pretrain: processes that run before, each `(module, variables of the one before or None) -> Process`.
     """
 
-    module: Callable[[int], Any]
+    module: Callable[[int, tuple[int, ...]], Any]
     optimizer: optax.GradientTransformation
     steps: int
     batch_size: int
     augment: Callable[[Any, Any], Any] | None = None
+    pretrain: tuple[Callable[[Any, Any], Process], ...] = ()
 
 
 def softmax(*, steps: int = 1000, rate: float = 0.003, momentum: float = 0.9, batch_size: int = 32) -> Recipe:
     """Multinomial regression from zero weights by momentum SGD, so that the weights stay combinations of images."""
     return Recipe(
-        lambda classes: models.CenteredInput(models.SoftmaxRegression(classes)),
+        lambda classes, shape: models.CenteredInput(models.SoftmaxRegression(classes)),
         optax.sgd(rate, momentum),
         steps,
         batch_size,
@@ -42,14 +46,44 @@ def softmax(*, steps: int = 1000, rate: float = 0.003, momentum: float = 0.9, ba
 
 
 def mlp(
-    *, width: int = 3000, steps: int = 400, rate: float = 0.01, momentum: float = 0.9, batch_size: int = 32
+    *,
+    width: int = 3000,
+    steps: int = 800,
+    rate: float = 0.01,
+    momentum: float = 0.9,
+    weight_decay: float = 0.03,
+    batch_size: int = 32,
 ) -> Recipe:
-    """Fredrikson et al. 2015: one sigmoid layer of 3000 units."""
+    """Fredrikson et al. 2015: one sigmoid layer of 3000 units. Weight decay wears off the random start."""
     return Recipe(
-        lambda classes: models.CenteredInput(models.MLP(classes, width=width)),
-        optax.sgd(rate, momentum),
+        lambda classes, shape: models.CenteredInput(models.MLP(classes, width=width)),
+        optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum)),
         steps,
         batch_size,
+    )
+
+
+def autoencoder(
+    *,
+    hidden: tuple[int, ...] = (1000, 300),
+    pretrain_steps: int = 300,
+    pretrain_rate: float = 1e-3,
+    steps: int = 400,
+    rate: float = 1e-3,
+    batch_size: int = 32,
+) -> Recipe:
+    """Fredrikson et al. 2015: stacked denoising autoencoder, pre-trained layer by layer, with a softmax on top."""
+
+    def stage(layer: int) -> Callable[[Any, Any], Process]:
+        optimizer = optax.adam(pretrain_rate)
+        return lambda module, start: denoising(module, layer, optimizer, steps=pretrain_steps, start=start)
+
+    return Recipe(
+        lambda classes, shape: models.DenoisingAutoencoderClassifier(classes, shape, hidden),
+        optax.adam(rate),
+        steps,
+        batch_size,
+        pretrain=tuple(stage(layer) for layer in range(1, len(hidden) + 1)),
     )
 
 
@@ -64,7 +98,7 @@ def convnet(
     """VGG-like: one convolution, BatchNorm, ReLU and max-pool per stage."""
     stages = tuple((width,) for width in widths)
     return Recipe(
-        lambda classes: models.VGG(classes, stages=stages, hidden=hidden),
+        lambda classes, shape: models.VGG(classes, stages=stages, hidden=hidden),
         optax.adam(rate),
         steps,
         batch_size,
@@ -82,7 +116,7 @@ def resnet(
 ) -> Recipe:
     """Small residual network."""
     return Recipe(
-        lambda classes: models.ResNet(classes, widths=widths, blocks=blocks),
+        lambda classes, shape: models.ResNet(classes, widths=widths, blocks=blocks),
         optax.adam(rate),
         steps,
         batch_size,
@@ -95,18 +129,25 @@ def group_norm_cnn(
 ) -> Recipe:
     """Evaluator unlike every target: GroupNorm, GELU, average pooling, contrast-blind, hard augmentation."""
     return Recipe(
-        lambda classes: models.StandardizedInput(models.EvaluatorCNN(classes, widths=widths)),
+        lambda classes, shape: models.StandardizedInput(models.EvaluatorCNN(classes, widths=widths)),
         optax.adam(rate),
         steps,
         batch_size,
         degrade,
     )
+
+
+def vgg_hard(
+    *, widths: tuple[int, ...] = (16, 32, 64), steps: int = 500, rate: float = 1e-3, batch_size: int = 32
+) -> Recipe:
+    """Evaluator: VGG-like with BatchNorm and max-pool, hard augmentation; of one family with the target `convnet`."""
+    return convnet(widths=widths, steps=steps, rate=rate, batch_size=batch_size)._replace(augment=degrade)
 
 
 def wide_mlp(*, width: int = 512, steps: int = 800, rate: float = 1e-3, batch_size: int = 32) -> Recipe:
     """Second evaluator: a contrast-blind perceptron with hard augmentation."""
     return Recipe(
-        lambda classes: models.StandardizedInput(models.MLP(classes, width=width)),
+        lambda classes, shape: models.StandardizedInput(models.MLP(classes, width=width)),
         optax.adam(rate),
         steps,
         batch_size,
@@ -114,8 +155,8 @@ def wide_mlp(*, width: int = 512, steps: int = 800, rate: float = 1e-3, batch_si
     )
 
 
-TARGETS = {"softmax": softmax, "mlp": mlp, "convnet": convnet, "resnet": resnet}
-EVALUATORS = {"group_norm_cnn": group_norm_cnn, "wide_mlp": wide_mlp}
+TARGETS = {"softmax": softmax, "mlp": mlp, "autoencoder": autoencoder, "convnet": convnet, "resnet": resnet}
+EVALUATORS = {"group_norm_cnn": group_norm_cnn, "vgg_hard": vgg_hard, "wide_mlp": wide_mlp}
 
 
 def shift_and_flip(key: Any, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:

@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmia import metrics
+from jaxmia.data import faces, to_float
 from jaxmia.metrics.estimate import Estimate, block_jackknife, bootstrap
+from jaxmia.models.face_embedding import embed
+from jaxmia.oracle import digest
 
 __all__ = ["Judge", "classifier_judge", "embedding_judge", "judge_candidates"]
 
@@ -36,7 +40,6 @@ class Judge(NamedTuple):
 
 def classifier_judge(name: str, digest: str, forward: Callable[[Any], Any], scene: Any) -> Judge:
     """A trained classifier, `forward(images) -> Outputs`; its features are the last hidden layer's."""
-    from jaxmia.data import to_float
 
     def features(images: Any) -> Any:
         def both(x: Any) -> Any:
@@ -52,7 +55,7 @@ def classifier_judge(name: str, digest: str, forward: Callable[[Any], Any], scen
     return Judge(
         name,
         digest,
-        features=lambda images: features(images),
+        features=features,
         logits=lambda both: both[:, :classes],
         private=features(to_float(train.images)),
         labels=train.labels,
@@ -62,12 +65,6 @@ def classifier_judge(name: str, digest: str, forward: Callable[[Any], Any], scen
 
 def embedding_judge(scene: Any) -> Judge:
     """The pretrained face embedding: a class scores by its nearest private training photo."""
-    import jax
-
-    from jaxmia.data import faces, to_float
-    from jaxmia.models.face_embedding import embed
-    from jaxmia.oracle import digest
-
     weights = faces.load_weights()
     compiled = jax.jit(lambda images: embed(weights, images))
     train, test = scene.split.train, scene.split.test
@@ -99,8 +96,8 @@ def judge_candidates(
     targets: Int[np.ndarray, " n"],
     failed: np.ndarray,
     pairs: Float[np.ndarray, "n h w c"] | None = None,
-) -> tuple[dict[str, Estimate], dict[str, np.ndarray]]:
-    """Every metric with its interval over classes, and the per-case values.
+) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    """Every metric with its interval over classes, its unit and direction, and the per-case values.
 
     Args:
       judges: evaluators.
@@ -146,4 +143,10 @@ def judge_candidates(
         if len(set(targets[kept].tolist())) >= 2:
             summary[name] = bootstrap(values[kept], targets[kept])
     order = sorted(summary, key=lambda name: (not name.startswith("attack_accuracy@1"), not name.startswith("attack")))
-    return {name: summary[name] for name in order}, per_case
+    return {name: _described(name, summary[name]) for name in order}, per_case
+
+
+def _described(name: str, estimate: Estimate) -> dict[str, Any]:
+    """An estimate as the report wants it."""
+    unit = "share" if name.startswith(("attack", "precision", "recall", "coverage")) else "dB" * (name == "psnr")
+    return {**estimate._asdict(), "unit": unit, "stronger": "lower" if "distance" in name else "higher"}

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-import jax
 import numpy as np
+from jaxtyping import Array
 
 from jaxmia import models, priors
 from jaxmia.core import Prior
@@ -91,16 +91,11 @@ def wgan(
     process = gan(generator, critic, dimensions=dimensions, steps=steps)
     fitted = train(process, minibatches({"x": public}, 5 * batch_size, 0), "wgan")
     return priors.latent(
-        lambda z: generator.apply(fitted["generator"], z),
+        lambda z: cast(Array, generator.apply(fitted["generator"], z)),
         dimensions,
-        realism=lambda x: critic.apply(fitted["critic"], x),
+        realism=lambda x: cast(Array, critic.apply(fitted["critic"], x)),
         bound=bound,
     )
 
 
 PRIORS: dict[str, Callable[..., Prior]] = {"eigenfaces": eigenfaces, "wgan": wgan}
-
-
-def describe(variables: Any) -> int:
-    """Number of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))

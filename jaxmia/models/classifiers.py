@@ -37,7 +37,8 @@ class SoftmaxRegression(nn.Module):
         """Returns logits."""
         x = _flatten(x)
         expose(self, "penultimate", x)
-        return nn.Dense(self.classes)(x)
+        # From zero, gradient descent keeps every weight a combination of training images; random ones would stay in it.
+        return nn.Dense(self.classes, kernel_init=nn.initializers.zeros_init())(x)
 
 
 class MLP(nn.Module):

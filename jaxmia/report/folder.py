@@ -1,6 +1,5 @@
 """Reading a run folder; what is damaged or contradictory raises an error that names the file."""
 
-import json
 import math
 import pathlib
 from typing import Any, NamedTuple
@@ -9,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from jaxmia.report.arrays import check_images, read_arrays
+from jaxmia.report.objects import Object, existing, read_object, read_objects
 
 __all__ = ["ACCESS", "PICTURED", "Cell", "Measured", "Run", "Table", "Target", "Truth", "read"]
 
@@ -114,10 +114,10 @@ def read(folder: pathlib.Path) -> Run:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such run folder")
-    environment = _Object(folder / "environment.json", _json(folder / "environment.json"))
+    environment = read_object(folder / "environment.json")
     environment.text("command")
     targets = {}
-    for entry in _objects(folder / "targets.json"):
+    for entry in read_objects(folder / "targets.json"):
         target = _target(entry)
         if target.name in targets:
             raise ValueError(f"{entry.where}: name {target.name!r} is given twice")
@@ -130,78 +130,17 @@ def read(folder: pathlib.Path) -> Run:
     order = list(targets)
     return Run(
         folder,
-        _existing(folder / "config.yaml").read_text(encoding="utf-8"),
+        existing(folder / "config.yaml").read_text(encoding="utf-8"),
         environment.values,
         targets,
         truth,
         sorted(cells, key=lambda cell: (order.index(cell.target), cell.control)),
         [path.name for path in folders if not (path / "done.json").exists()],
-        [_table(entry) for entry in _objects(folder / "tables.json")] if (folder / "tables.json").exists() else [],
+        [_table(entry) for entry in read_objects(folder / "tables.json")] if (folder / "tables.json").exists() else [],
     )
 
 
-class _Object:
-    """A JSON object that says where it stood when it lacks something."""
-
-    def __init__(self, where: Any, values: Any):
-        if not isinstance(values, dict):
-            raise ValueError(f"{where}: holds {type(values).__name__}; legal is an object")
-        self.where, self.values = where, values
-
-    def field(self, name: str, kinds: Any, legal: str) -> Any:
-        if name not in self.values:
-            raise ValueError(f"{self.where}: {name} is missing; legal is {legal}")
-        value = self.values[name]
-        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
-            raise ValueError(f"{self.where}: {name} is {value!r}; legal is {legal}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"{self.where}: {name} is {value}; legal is a finite number")
-        return value
-
-    def text(self, name: str) -> str:
-        return self.field(name, str, "text")
-
-    def number(self, name: str) -> float:
-        return float(self.field(name, int | float, "a number"))
-
-    def maybe(self, name: str) -> float | None:
-        value = self.field(name, int | float | None, "a number or null")
-        return None if value is None else float(value)
-
-    def whole(self, name: str) -> int:
-        return self.field(name, int, "a whole number")
-
-    def inner(self, name: str) -> "_Object":
-        return _Object(f"{self.where}: {name}", self.field(name, dict, "an object"))
-
-    def access(self, name: str) -> str:
-        value = self.text(name)
-        if value not in ACCESS:
-            raise ValueError(f"{self.where}: {name} is {value!r}; legal is one of {', '.join(ACCESS)}")
-        return value
-
-
-def _existing(path: pathlib.Path) -> pathlib.Path:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing")
-    return path
-
-
-def _json(path: pathlib.Path) -> Any:
-    try:
-        return json.loads(_existing(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # also UnicodeDecodeError
-        raise ValueError(f"{path}: damaged, not JSON: {error}") from None
-
-
-def _objects(path: pathlib.Path) -> list[_Object]:
-    values = _json(path)
-    if not isinstance(values, list):
-        raise ValueError(f"{path}: holds {type(values).__name__}; legal is a list of objects")
-    return [_Object(f"{path}: item {i}", value) for i, value in enumerate(values)]
-
-
-def _measured(entry: _Object) -> Measured:
+def _measured(entry: Object) -> Measured:
     optional = {"groups": None, "unit": "", "stronger": "higher"} | entry.values
     value, low, high = (entry.number(name) for name in ("value", "low", "high"))
     if not low <= high:
@@ -214,7 +153,7 @@ def _measured(entry: _Object) -> Measured:
     )
 
 
-def _target(entry: _Object) -> Target:
+def _target(entry: Object) -> Target:
     accuracy = entry.field("test_accuracy", dict | None, "an estimate or null")
     return Target(
         entry.text("name"),
@@ -222,16 +161,16 @@ def _target(entry: _Object) -> Target:
         entry.text("architecture"),
         None if accuracy is None else _measured(entry.inner("test_accuracy")),
         entry.text("defense"),
-        entry.access("granted"),
+        entry.one_of("granted", ACCESS),
         entry.maybe("parameters"),
         entry.maybe("seconds"),
     )
 
 
-def _table(entry: _Object) -> Table:
+def _table(entry: Object) -> Table:
     def item(value: Any) -> Any:
         if isinstance(value, dict):
-            return _measured(_Object(f"{entry.where}: rows", value))
+            return _measured(Object(f"{entry.where}: rows", value))
         if isinstance(value, list):
             raise ValueError(f"{entry.where}: rows hold {value!r}; legal is text, a number, null or an estimate")
         return value
@@ -248,12 +187,12 @@ def _table(entry: _Object) -> Table:
 
 def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None) -> Cell:
     path = folder / "cell.json"
-    entry = _Object(path, _json(path))
+    entry = read_object(path)
     card = entry.inner("card")
     for name in ("title", "paper", "url", "modality", "recovers", "knows"):
         card.text(name)
     card.whole("year")
-    card.access("access")
+    card.one_of("access", ACCESS)
     if entry.text("target") not in targets:
         known = ", ".join(targets) or "none"
         raise ValueError(f"{path}: target {entry.text('target')!r} is not in targets.json, which has {known}")
@@ -278,7 +217,7 @@ def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None)
     )  # fmt: skip
 
 
-def _curve(entry: _Object) -> dict[str, list[float]]:
+def _curve(entry: Object) -> dict[str, list[float]]:
     series = entry.inner("curve").values if entry.values.get("curve") is not None else {}
     for name, values in series.items():
         numbers = isinstance(values, list) and all(isinstance(v, int | float) and math.isfinite(v) for v in values)

@@ -19,7 +19,7 @@ import optax
 
 from jaxmia.core import Attack, Card, Prior, Scalar
 from jaxmia.objectives import cross_entropy
-from jaxmia.oracle import Access, Oracle, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower
 from jaxmia.recipes import best_of, descend
 
 __all__ = ["CARD", "gmi"]
@@ -65,14 +65,14 @@ def gmi(
       ThreatModelError: without white-box access.
       ValueError: for restarts or reference_batch below 1.
     """
-    oracle = lower(oracle, CARD.access, "image/gmi")
+    view: Weights = lower(oracle, CARD.access, "image/gmi")
     if reference_batch < 1:
         raise ValueError(f"reference_batch: {reference_batch}; legal is 1 or more")
     optimizer = optax.sgd(rate / reference_batch, momentum, nesterov)
 
     def process(fitted: Any) -> Any:
         del fitted
-        one = descend(oracle, cross_entropy, prior, optimizer, steps=steps, weight=identity_weight, keep="last")
+        one = descend(view, cross_entropy, prior, optimizer, steps=steps, weight=identity_weight, keep="last")
         return best_of(one, restarts, rank=lambda state: state.identity)
 
     return Attack(process)

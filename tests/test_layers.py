@@ -1,0 +1,59 @@
+"""Who may import whom. A lazy import is a dependency like any other."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "jaxmia"
+MAY = {"__init__": "core oracle engine", "core": "", "discovery": "core", "models": "models", "objectives": "core"}
+MAY |= {"oracle": "core", "priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
+MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core oracle objectives priors"}
+MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery oracle objectives priors recipes models")
+ENGINE = "core engine slots parallel checkpoint progress"
+MAY |= dict.fromkeys(ENGINE.split()[1:], ENGINE)
+MAY |= dict.fromkeys(("config", "sections", "audit", "zoo", "cli"))  # experiments import what they like
+ORACLE = "Access Labels Scores Weights Oracle Outputs ThreatModelError lower sown_features".split()  # no Target
+JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
+WRONG = """core: import jaxmia.oracle; models: import jaxmia; priors: from . import pixels; slots: from jaxmia import data
+attacks: from jaxmia.oracle import Target; attacks: from jaxmia import oracle; attacks: import jaxmia.attacks.image.gmi
+report: import jax.numpy; audit: from orbax.checkpoint import v1; recipes: from jaxmia.oracle import from_linen"""
+
+
+def may(layer, name):
+    root, module, member = (name.split(".") + ["", ""])[:3]
+    if root == "jaxmia" and (known := MAY[layer]) is not None:
+        return module in known.split() and (module != "oracle" or layer == "__init__" or member in ORACLE)
+    if root == "orbax":
+        return layer == "checkpoint"
+    return root != "" and not (layer == "report" and root in JAX)  # relative imports are not resolved, so refused
+
+
+def violations(layer, source):
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            home = "." * node.level + f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            names += [home + alias.name for alias in node.names]
+    return [name for name in names if not may(layer, name)]
+
+
+def test_layers():
+    layers = {path: path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")}
+    assert set(layers.values()) == set(MAY), "a new module needs a layer above"
+    assert "utils.py" not in {path.name for path in layers}, "name the topic"
+    assert not {path: found for path, layer in layers.items() if (found := violations(layer, path.read_text("utf-8")))}
+
+
+@pytest.mark.parametrize("wrong", WRONG.replace("\n", "; ").split("; "))
+def test_a_wrong_import_is_found_inside_a_function(wrong):
+    layer, line = wrong.split(": ")
+    assert len(violations(layer, f"import json\ndef lazy():\n    {line}")) == 1
+
+
+@pytest.mark.parametrize("module", ["jaxmia.cli", "jaxmia.report"])
+def test_starts_without_jax(module):
+    code = f"import sys, {module}; print(*{JAX}.intersection(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == []
