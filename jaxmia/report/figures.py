@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from jaxmia.report.folder import Measured
 from jaxmia.report.tables import value
 
-__all__ = ["Drawing", "Line", "curves", "heat_map", "intervals", "picture"]
+__all__ = ["Drawing", "Line", "curves", "heat_map", "intervals", "picture", "stretched"]
 
 _WIDTH = 7.4  # inches; at 9 points the text matches the page's
 _PIXELS = 160  # a picture's longer side is halved until it is no more than this
@@ -77,6 +77,12 @@ def picture(image: Float[np.ndarray, "h w c"]) -> str:
     buffer = io.BytesIO()
     encoder.imsave(buffer, np.round(color * 255).astype(np.uint8), format="png", metadata=_METADATA)
     return _uri(buffer)
+
+
+def stretched(image: Float[np.ndarray, "h w c"]) -> Float[np.ndarray, "h w c"]:
+    """The image at full contrast: its 1st to 99th percentile spread over [0, 1]; one without contrast is left alone."""
+    low, high = np.percentile(image, (1, 99))
+    return np.clip((image - low) / (high - low), 0, 1) if high - low > 1e-6 else image
 
 
 def intervals(rows: Sequence[tuple[str, str, bool, Measured]]) -> Drawing:

@@ -66,7 +66,7 @@ def _entry(cell: Cell, members: list[Cell], c: int) -> dict[str, Any]:
     success = np.concatenate(picked) if picked else np.zeros(0, bool)
     entry = {"label": cell.label, "control": cell.control, "uri": "", "coarse": False}
     if c in cell.pictures:
-        entry |= _picture(cell.pictures[c])
+        entry |= _picture(figures.stretched(cell.pictures[c]))
     percent = round(100 * float(success.mean())) if len(success) else 0
     return {**entry, "hits": int(success.sum()), "tries": len(success), "percent": percent}
 

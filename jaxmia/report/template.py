@@ -157,7 +157,8 @@ PAGE = """{%- macro badge(control) %}{% if control %} <span class="badge">contro
 {% if grids %}
 <h2>Pictures</h2>
 <p class="note">The first candidate of each class, not the best one, for the first {{ pictured }} classes at most. The bar
-counts the candidates of that class in which the evaluator finds it.</p>
+counts the candidates of that class in which the first evaluator finds it. Reconstructions are shown at full contrast
+(their 1st to 99th percentile); the run folder holds them as they are.</p>
 {% for grid in grids %}
 {% if grids|length > 1 %}<h3>{{ grid.title }}</h3>{% endif %}
 <div class="scroll" tabindex="0"><table class="pictures">

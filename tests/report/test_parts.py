@@ -87,3 +87,12 @@ def test_an_attack_beats_a_control_only_with_its_whole_interval(attack, control,
 def test_items_of_further_tables():
     assert tables.item(None) == "–" and tables.item(True) == "yes" and tables.item("<b>") == "<b>"
     assert tables.item(1234567) == "1,234,567" and tables.item(0.00001) == "1.0e-05"
+
+
+def test_pictures_are_stretched_to_full_contrast_and_flat_ones_left_alone():
+    faint = np.linspace(0.49, 0.51, 256).reshape(16, 16, 1)
+    shown = figures.stretched(faint)
+    assert shown.min() == 0 and shown.max() == 1
+    np.testing.assert_allclose(np.argsort(shown.ravel(), kind="stable"), np.argsort(faint.ravel(), kind="stable"))
+    flat = np.full((4, 4, 3), 0.5)
+    assert figures.stretched(flat) is flat

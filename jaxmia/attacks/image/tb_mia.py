@@ -45,7 +45,7 @@ def truncate(scores: Float[Array, " classes"], keep: int | None, transform: str)
     >>> truncate(jnp.asarray([0.1, 0.6, 0.3]), 2, "none").tolist()
     [0.0, 0.6000000238418579, 0.30000001192092896]
     """
-    least = scores.min() if keep is None else jnp.sort(scores)[::-1][: min(keep, scores.shape[0])][-1]
+    least = scores.min() if keep is None else jnp.sort(scores)[-min(keep, scores.shape[0])]
     if transform == "centered":
         logs = jnp.log(jnp.maximum(jnp.maximum(scores, least), 1e-30))
         return (logs - logs.mean()) / 5.0
