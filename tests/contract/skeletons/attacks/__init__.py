@@ -1,0 +1,1 @@
+"""One attack of each shape."""
