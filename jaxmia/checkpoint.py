@@ -5,6 +5,8 @@ sha256 of the arrays): a checkpoint without a verifying manifest does not exist.
 finished cases; its name is its checksum. Folders are readable by their owner only: they hold reconstructions.
 """
 
+import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -41,14 +43,23 @@ def private_folder(path: str | os.PathLike) -> pathlib.Path:
 
 
 def write_atomically(path: pathlib.Path, content: bytes) -> None:
-    """Write by temporary file, fsync and rename: readers see the old file, the new one, or none."""
+    """Write by temporary file, fsync and rename: readers see the old file, the new one, or none.
+
+    Raises:
+      OSError: it cannot be written (no space, no permission); what was there before is kept.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise OSError(error.errno, f"{path}: cannot be written ({error.strerror})") from error
 
 
 def _to_numpy(tree: Any) -> Any:
@@ -74,15 +85,27 @@ def _as_dict(tree: Any) -> dict[str, np.ndarray]:
 
 
 def save(folder: pathlib.Path, step: int, tree: Any, *, fingerprint: str, keep: int = 2) -> None:
-    """Save a tree of arrays as checkpoint `step`; the newest `keep` checkpoints are kept."""
+    """Save a tree of arrays as checkpoint `step`; the newest `keep` checkpoints are kept.
+
+    Raises:
+      OSError: it cannot be written (no space, no permission); the checkpoints before it are kept.
+    """
     from orbax.checkpoint import v1 as ocp
 
     tree = _to_numpy(tree)
     path = folder / f"step-{step}"
+    needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(folder).free
+    if needed > free:  # orbax would find out halfway, with a traceback from a thread of its own
+        raise OSError(
+            errno.ENOSPC, f"checkpoint {path}: cannot be written ({free >> 10} KiB free, {needed >> 10} KiB needed)"
+        )
     manifest = {"version": 1, "step": step, "fingerprint": fingerprint, **_describe(tree)}
     if path.exists():
         shutil.rmtree(path)
-    ocp.save(str(path), _as_dict(tree))
+    try:
+        ocp.save(str(path), _as_dict(tree))
+    except Exception as error:  # its storage reports a full disk as ValueError, among others
+        raise OSError(f"checkpoint {path}: cannot be written ({error})") from error
     write_atomically(path.with_suffix(".json"), json.dumps(manifest).encode())
     for old in saved_steps(folder)[keep:]:
         (folder / f"step-{old}.json").unlink()

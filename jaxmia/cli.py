@@ -1,35 +1,19 @@
 """The command line. Nothing heavy is imported before a verb needs it, so that help answers at once."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; errors of the user are one plain message and exit status 2."""
-    parser = argparse.ArgumentParser(
-        prog="jaxmia",
-        description="Audit how much of its training data a model gives away: model inversion attacks and defenses.",
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb, text in (
-        ("train", "train the targets and evaluators of a configuration"),
-        ("attack", "train what is missing, attack, judge, write the report"),
-    ):
-        sub = verbs.add_parser(verb, help=text)
-        sub.add_argument("config", help="YAML file, see configs/")
-        sub.add_argument("--set", dest="override", nargs="*", default=[], help="key=value ..., e.g. seed=1")
-        sub.add_argument("--out", default="runs/latest", help="run folder; one of the same configuration is resumed")
-    report = verbs.add_parser("report", help="make the page and the table of a run folder anew")
-    report.add_argument("run")
-    listed = verbs.add_parser("list", help="known methods")
-    listed.add_argument("what", choices=["attacks", "defenses", "targets", "evaluators"])
-    data = verbs.add_parser("data", help="data sets").add_subparsers(dest="data_verb", required=True)
-    data.add_parser("list", help="what can be fetched, and what is cached")
-    data.add_parser("fetch", help="fetch one data set").add_argument("name")
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    options.command = shlex.join(["jaxmia", *arguments])
     try:
         _VERBS[options.verb](options)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
@@ -41,22 +25,106 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jaxmia",
+        description="Audit how much of its training data a model gives away: model inversion attacks and defenses.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def takes_overrides(verb: argparse.ArgumentParser, example: str) -> None:
+        verb.add_argument(
+            "--set", dest="override", nargs="*", action="extend", default=[], metavar="KEY=VALUE",
+            help=f"change the configuration, e.g. {example}",
+        )  # fmt: skip
+
+    for verb, text, out in (
+        ("train", "train the targets and evaluators of a configuration", "runs/latest"),
+        ("attack", "train what is missing, attack, judge, write the report", "runs/latest"),
+        ("sweep", "the same for every cell of a configuration with a sweep, and one table of all", "runs/sweep"),
+        ("show", "print a configuration with all its defaults; of a sweep every cell", ""),
+    ):
+        sub = verbs.add_parser(verb, help=text)
+        sub.add_argument("config", help="YAML file, see configs/")
+        takes_overrides(sub, "seed=1 attacks.0.steps=100")
+        if out:
+            sub.add_argument("--out", default=out, help=f"run folder ({out}); one of the same configuration is resumed")
+    evaluate = verbs.add_parser("evaluate", help="judge the candidates of a run folder anew, and its report")
+    evaluate.add_argument("run")
+    takes_overrides(evaluate, "evaluators.0.steps=1000; only evaluators may change")
+    report = verbs.add_parser("report", help="make the page and the table of a run folder anew")
+    report.add_argument("run")
+    listed = verbs.add_parser("list", help="known methods")
+    listed.add_argument("what", choices=["attacks", "defenses", "targets", "evaluators"])
+    data = verbs.add_parser("data", help="data sets").add_subparsers(dest="data_verb", required=True, metavar="VERB")
+    data.add_parser("list", help="what can be fetched, and what is cached")
+    data.add_parser("fetch", help="fetch one data set").add_argument("name")
+    return parser
+
+
+def _load(path: Any, overrides: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """The checked configuration, and the audit of its modality."""
+    from jaxmia import audit, config
+
+    checked = config.load(path, overrides, lambda written: audit.module(written).SCHEMA)
+    return checked, audit.module(checked)
+
+
 def _attack(options: argparse.Namespace) -> None:
     from jaxmia import config
-    from jaxmia.audit import folder, image
+    from jaxmia.audit import folder
 
-    checked = config.load(options.config, options.override, image.SCHEMA)
+    checked, module = _load(options.config, options.override)
     if "sweep" in checked:
-        raise ValueError(f"{options.config}: has a sweep; run its cells one by one, sweeps are not built yet")
-    command = f"jaxmia {options.verb} {options.config} {' '.join(options.override)}".strip()
-    run = folder.open_run(options.out, config.dump(checked), config.digest(checked), command)
+        raise ValueError(f"{options.config}: sweep: has several cells; use `jaxmia sweep`, or drop it")
+    run = folder.open_run(options.out, config.dump(checked), config.digest(checked), options.command)
     if options.verb == "train":
-        image.train(checked, run)
+        module.train(checked, run)
         print(f"trained: {run / 'training'}")
         return
-    image.audit(checked, run)
+    module.audit(checked, run)
     print(f"candidates and measurements: {run}")
     options.run = run
+    _report(options)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from jaxmia.audit.sweep import sweep
+
+    checked, module = _load(options.config, options.override)
+    if "sweep" not in checked:
+        raise ValueError(
+            f"{options.config}: sweep: missing, so there is one cell; use `jaxmia attack`, or give a sweep"
+        )
+    print(f"results: {sweep(checked, module, options.out, options.command)}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    from jaxmia import config
+
+    checked, module = _load(options.config, options.override)
+    print("---\n".join(config.dump(cell) for cell in config.expand(checked, module.SCHEMA)), end="")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    import pathlib
+
+    from jaxmia import config
+    from jaxmia.audit import folder
+
+    run = pathlib.Path(options.run)
+    if not run.is_dir():
+        raise FileNotFoundError(f"{run}: no such run folder")
+    for override in options.override:
+        key = override.partition("=")[0].strip()
+        if key.split(".")[0] != "evaluators":
+            raise ValueError(f"{key}: cannot change for candidates that are there; legal is evaluators")
+    stored, _ = _load(run / "config.yaml", [])
+    if not folder.holds(run, config.digest(stored)):
+        raise ValueError(f"{run / 'config.yaml'}: is not what the run was made with (see config.sha256); restore it")
+    checked, module = _load(run / "config.yaml", options.override)
+    module.evaluate(checked, run)
+    folder.amend_environment(run, evaluated=options.command)
     _report(options)
 
 
@@ -70,14 +138,22 @@ def _list(options: argparse.Namespace) -> None:
     from jaxmia import attacks, defenses, zoo
 
     if options.what in ("targets", "evaluators"):
-        for name, factory in (zoo.TARGETS if options.what == "targets" else zoo.EVALUATORS).items():
-            print(f"{name:16} {(factory.__doc__ or '').strip().splitlines()[0]}")
+        known = zoo.TARGETS if options.what == "targets" else zoo.EVALUATORS
+        told = ((name, " ".join((factory.__doc__ or "").split())) for name, factory in known.items())
+        _print_table(("name", "what"), told)
         return
     registry = attacks if options.what == "attacks" else defenses
-    for name in registry.names():
-        card = registry.get(name).card
-        access = card.access.name if card.access is not None else card.hook
-        print(f"{name:30} {access:8} {card.year}  {card.title}: {card.recovers or card.paper}")
+    cards = [(name, registry.get(name).card) for name in registry.names()]
+    if options.what == "attacks":
+        _print_table(
+            ("name", "access", "year", "title", "recovers"),
+            ((name, card.access.name, card.year, card.title, card.recovers) for name, card in cards),
+        )
+    else:
+        _print_table(
+            ("name", "hooks", "year", "title", "paper"),
+            ((name, card.hook, card.year, card.title, card.paper) for name, card in cards),
+        )
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -86,11 +162,44 @@ def _data(options: argparse.Namespace) -> None:
     if options.data_verb == "fetch":
         print(fetch(options.name))
         return
-    for row in listing():
-        print(f"{row['name']:8} {row['modality']:8} {row['content']:45} cached: {row['cached']}  {row['license']}")
+    _print_table(
+        ("name", "modality", "MB", "cached", "content", "license"),
+        (
+            (row["name"], row["modality"], row["megabytes"], "yes" if row["cached"] else "no", row["content"],
+             row["license"])
+            for row in listing()
+        ),
+    )  # fmt: skip
 
 
-_VERBS = {"train": _attack, "attack": _attack, "report": _report, "list": _list, "data": _data}
+def _print_table(head: Sequence[str], rows: Any) -> None:
+    """A table that fits a terminal; elsewhere one line a row, aligned, for grep and the like."""
+    lines = [[str(entry) for entry in row] for row in (head, *rows)]
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(*head)
+        for line in lines[1:]:
+            table.add_row(*(Text(entry) for entry in line))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
+        print("  ".join(entry.ljust(width) for entry, width in zip(line, widths)).rstrip())
+
+
+_VERBS = {
+    "train": _attack,
+    "attack": _attack,
+    "sweep": _sweep,
+    "show": _show,
+    "evaluate": _evaluate,
+    "report": _report,
+    "list": _list,
+    "data": _data,
+}
 
 
 if __name__ == "__main__":

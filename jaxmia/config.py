@@ -24,17 +24,17 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
 
 from jaxmia.sections import Config, Schema, resolve, section
 
-__all__ = ["digest", "dump", "expand", "load", "section"]
+__all__ = ["digest", "dump", "expand", "load", "rows", "section"]
 
 
-def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema) -> Config:
+def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Callable[[Config], Schema]) -> Config:
     """Read a file, apply overrides, check everything.
 
     Args:
@@ -43,7 +43,8 @@ def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema) -> C
         replaces the whole section, `attack.name=image/gmi` only the name; `sweep.attack.rate=[1, 2]` sets a sweep.
       schema: section name to what it may hold: a registry with `names()` and `get(name)`, a mapping of names to
         factories, one factory (then the section has no name), or a type (`int`, `tuple[int, ...]`) for a plain
-        value. All but a single factory must be given, unless written as `(holder, default)`.
+        value. All but a single factory must be given, unless written as `(holder, default)`. A function is called with
+        the overridden text and returns the schema, where what is written decides what is legal.
 
     Returns:
       Without a sweep, every section resolved, defaults included. With one, the checked text with its overrides, for
@@ -60,7 +61,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema) -> C
     for swept in [*sweep, *_zip_block(sweep)] if isinstance(sweep, dict) else ():
         if swept in overridden:
             errors.append(f"{swept}: overridden and swept; write sweep.{swept}=[...] or drop it from the sweep")
-    cells = _cells(config, schema, errors)
+    cells = _cells(config, schema(config) if callable(schema) else schema, errors)
     _refuse(str(path), errors)
     return config if "sweep" in config else cells[0]
 
@@ -96,7 +97,7 @@ def _cells(config: Config, schema: Schema, errors: list[str]) -> list[Config]:
     """Every cell resolved; what is wrong is appended to `errors`, where one message stands once for all cells."""
     base = {name: value for name, value in config.items() if name != "sweep"}
     cells, seen = [], {}
-    for row in _rows(config.get("sweep", {}), errors):
+    for row in rows(config.get("sweep", {}), errors):
         cell = copy.deepcopy(base)
         for path, value in row.items():
             _place(cell, path, value, errors)
@@ -112,8 +113,14 @@ def _zip_block(sweep: dict[str, Any]) -> dict[str, Any]:
     return block if isinstance(block, dict) else {}
 
 
-def _rows(sweep: Any, errors: list[str]) -> list[dict[str, Any]]:
-    """What each cell of a sweep sets, as `{path: value}`; one empty row without a sweep."""
+def rows(sweep: Any, errors: list[str]) -> list[dict[str, Any]]:
+    """What each cell of a `sweep:` block sets, as `{path: value}`, in the order of `expand`; one empty row for none.
+
+    What is wrong with the block is appended to `errors`.
+
+    >>> rows({"seed": [0, 1], "zip": {"a": [1, 2], "b": [3, 4]}}, [])[1]
+    {'seed': 0, 'a': 2, 'b': 4}
+    """
     if not isinstance(sweep, dict):
         errors.append(f"sweep: {sweep!r}; legal is a section of dotted paths with lists")
         return []

@@ -95,7 +95,10 @@ def solve(
       ValueError: for zero cases, unequal leading axes, repeated ids, a bad plan, or a folder of another run.
     """
     steps = process.steps if steps is None else steps
-    cases, ids, n = _check_cases(cases, ids, steps, plan)
+    if steps < 0:
+        raise ValueError(f"steps: {steps}; legal is 0 or more")
+    check_plan(plan)
+    cases, ids, n = _check_cases(cases, ids)
     devices = plan.devices or tuple(jax.local_devices())
     chunk = plan.chunk or min(256, -(-n // len(devices)))
     folder = checkpoint.private_folder(folder) if folder is not None else None
@@ -170,7 +173,11 @@ def _collect(read: tuple, over: np.ndarray, rows: Result, done: np.ndarray) -> N
 def _restore(folder: Any, programs: Programs, rows: Result, row_of: dict[int, int]) -> tuple[np.ndarray, Slots]:
     """Finished cases and running slots that an earlier run of the same work left in `folder`."""
     marker = folder / "run.json"
-    if marker.exists() and json.loads(marker.read_bytes())["fingerprint"] != programs.fingerprint:
+    try:
+        owner = json.loads(marker.read_bytes())["fingerprint"] if marker.exists() else programs.fingerprint
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{marker}: damaged ({error}), so whose results these are is lost; delete {folder}") from None
+    if owner != programs.fingerprint:
         raise ValueError(
             f"folder {folder}: holds another run (other inputs, settings or code); "
             "name an empty folder, or delete this one to start again"
@@ -215,11 +222,12 @@ def fit(
 
     Raises:
       FloatingPointError: when the loss goes non-finite, naming the step.
-      ValueError: for fewer than one step, or a folder of another run.
+      ValueError: for fewer than one step, a bad plan, or a folder of another run.
     """
     steps = process.steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps: {steps}; legal is 1 or more")
+    check_plan(plan)
     folder = checkpoint.private_folder(folder) if folder is not None else None
     first = batches(0)
     state = jax.jit(process.init)(jax.random.fold_in(key, 0), first)
@@ -266,8 +274,14 @@ def run(
 ) -> Result:
     """Run an attack on a scenario: its training stages on public minibatches, then `solve` on every case.
 
-    Arguments and errors are those of `fit` and `solve`; stage i keeps its checkpoints in `folder/stage-<i>`.
+    Arguments and errors are those of `fit` and `solve`; stage i keeps its checkpoints in `folder/stage-<i>`. Cases that
+    are one integer each are class labels; one that the target does not have is a ValueError.
     """
+    labels = scenario.cases
+    if isinstance(labels, np.ndarray | jax.Array) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
+        wrong = np.asarray(labels)[(labels < 0) | (labels >= scenario.target.classes)]
+        if wrong.size:  # indexing in a compiled program would take the nearest class and say nothing
+            raise ValueError(f"cases: label {wrong[0]}; legal is 0 to {scenario.target.classes - 1}")
     folder = checkpoint.private_folder(folder) if folder is not None else None
     if attack.train and scenario.public is None:
         raise ValueError("scenario.public: is None, but this attack trains on public data; give `step -> minibatch`")
@@ -293,7 +307,20 @@ def run(
     )
 
 
-def _check_cases(cases: Any, ids: Any, steps: int, plan: Plan) -> tuple[Any, np.ndarray, int]:
+def check_plan(plan: Plan) -> None:
+    """Refuse a plan that cannot be followed (ValueError with field, value and what is legal)."""
+    for name, value in (("plan.block", plan.block), ("plan.chunk", 1 if plan.chunk is None else plan.chunk)):
+        if value < 1:
+            raise ValueError(f"{name}: {value}; legal is 1 or more")
+    for name, value, legal in (
+        ("plan.mapper", plan.mapper, ("shard_map", "pmap")),
+        ("plan.loop", plan.loop, ("auto", "host", "scan")),
+    ):
+        if value not in legal:
+            raise ValueError(f"{name}: {value!r}; legal is one of {', '.join(legal)}")
+
+
+def _check_cases(cases: Any, ids: Any) -> tuple[Any, np.ndarray, int]:
     cases = jax.tree.map(lambda a: np.asarray(a, jax.dtypes.canonicalize_dtype(np.asarray(a).dtype)), cases)
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(cases)}
     if len(lengths) != 1 or () in lengths:
@@ -304,13 +331,4 @@ def _check_cases(cases: Any, ids: Any, steps: int, plan: Plan) -> tuple[Any, np.
     ids = np.arange(n, dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
     if ids.shape != (n,) or len(set(ids.tolist())) != n:
         raise ValueError(f"ids: shape {ids.shape} with {len(set(ids.tolist()))} distinct; legal is {n} distinct ids")
-    for name, value, least in (("steps", steps, 0), ("plan.block", plan.block, 1), ("plan.chunk", plan.chunk or 1, 1)):
-        if value < least:
-            raise ValueError(f"{name}: {value}; legal is {least} or more")
-    for name, value, legal in (
-        ("plan.mapper", plan.mapper, ("shard_map", "pmap")),
-        ("plan.loop", plan.loop, ("auto", "host", "scan")),
-    ):
-        if value not in legal:
-            raise ValueError(f"{name}: {value!r}; legal is one of {', '.join(legal)}")
     return cases, ids, n

@@ -27,7 +27,7 @@ class Progress:
         self._offset: float | None = None
         self._bar = self._task = None
 
-    def update(self, done: float, note: str = "") -> None:
+    def update(self, done: int | float, note: str = "") -> None:
         """Say that `done` units are finished; `note` is shown at the end of the line (a loss, say)."""
         now = time.monotonic()
         if self._offset is None:  # work found finished on resume does not count for the rate

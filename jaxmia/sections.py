@@ -59,16 +59,16 @@ def _model(name: str, keywords: dict[str, tuple[Any, Any]]) -> type[pydantic.Bas
     return pydantic.create_model(name, __config__=settings, **fields)
 
 
-def _no_boolean(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("a boolean is no number")
+def _number(value: Any) -> Any:
+    if isinstance(value, bool) or value != value:  # only "not a number" differs from itself
+        raise ValueError("no number")
     return value
 
 
 def _readable(annotation: Any) -> Any:
     """The annotation as pydantic should check it; None where a file cannot set it."""
     if annotation in (int, float):
-        return Annotated[annotation, pydantic.BeforeValidator(_no_boolean)]
+        return Annotated[annotation, pydantic.BeforeValidator(_number)]
     if annotation in (bool, str, types.NoneType) or typing.get_origin(annotation) is Literal:
         return annotation
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)

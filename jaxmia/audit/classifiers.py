@@ -1,6 +1,7 @@
 """The classifiers of an image audit: targets, their defended and shuffled versions, and evaluators."""
 
 import pathlib
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,18 +9,47 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxmia import config as configuration
 from jaxmia import defenses, zoo
 from jaxmia.audit import folder as files
 from jaxmia.audit.judge import Judge, classifier_judge, embedding_judge
 from jaxmia.audit.scenes import Scene
 from jaxmia.core import Defense
-from jaxmia.data import minibatches, to_float
-from jaxmia.engine import fit
+from jaxmia.data import faces, minibatches, to_float
+from jaxmia.defenses.dp_sgd import poisson_batches
+from jaxmia.engine import fit as train_on
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Outputs, Target, digest, from_linen, sown_features
 from jaxmia.train import predict, supervised
 
-__all__ = ["Trained", "check_roles", "evaluators", "listed", "named", "targets", "train"]
+__all__ = [
+    "Job",
+    "Trained",
+    "check_roles",
+    "evaluators",
+    "jobs",
+    "keywords",
+    "listed",
+    "named",
+    "targets",
+    "train",
+]
+
+
+class Job(NamedTuple):
+    """One target to train.
+
+    Attributes:
+      name: of the target, its defense and its role.
+      section: of the target.
+      defense: section of the defense, None for none.
+      control: on shuffled labels.
+    """
+
+    name: str
+    section: dict[str, Any]
+    defense: dict[str, Any] | None
+    control: bool
 
 
 class Trained(NamedTuple):
@@ -64,11 +94,36 @@ def keywords(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(
-    recipe: zoo.Recipe, scene: Scene, labels: np.ndarray, seed: int, defense: Defense, where: pathlib.Path, title: str
-) -> tuple[Any, Any]:
-    """Module and variables of one classifier of the private training images; found in `where` when trained before."""
+    recipe: zoo.Recipe,
+    scene: Scene,
+    labels: np.ndarray,
+    seed: int,
+    defended: dict[str, Any] | None,
+    where: pathlib.Path,
+    title: str,
+    fit: Callable[..., tuple[Any, Any]] = train_on,
+) -> tuple[Any, Any, Defense]:
+    """Module, variables and defense of one classifier of the private training images.
+
+    It is found in `where` when trained before. A defense that wants an expected batch size accounts for Poisson
+    sampling, and gets it.
+
+    Raises:
+      ValueError: for a defense that wants what an image audit does not have, or that a pre-training would void.
+    """
     images = to_float(scene.split.train.images)
-    batches = minibatches({"x": images, "y": labels.astype(np.int32)}, min(recipe.batch_size, len(images)), seed)
+    arrays, size = {"x": images, "y": labels.astype(np.int32)}, min(recipe.batch_size, len(images))
+    batches, defense = minibatches(arrays, size, seed), Defense()
+    if defended:
+        method, supplied = defenses.get(defended["name"]), {"expected_batch_size": float(size)}
+        lacking = ", ".join(name for name in method.inputs if name not in supplied)
+        if lacking:
+            raise ValueError(f"{method.name}: needs {lacking}; an image audit supplies {', '.join(supplied)}")
+        defense = method.factory(**{name: supplied[name] for name in method.inputs}, **keywords(defended))
+        if method.inputs and recipe.pretrain:
+            raise ValueError(f"{method.name}: guards no pre-training; legal are targets without one")
+        if method.inputs:
+            batches = poisson_batches(arrays, size / len(images), seed=seed)
     module = recipe.module(len(scene.names), images.shape[1:])
     key, start = jax.random.key(seed), None
     for i, stage in enumerate(recipe.pretrain):
@@ -80,49 +135,46 @@ def train(
         x = jax.vmap(recipe.augment)(keys[1:], batch["x"]) if recipe.augment else batch["x"]
         return defense.data(keys[0], {**batch, "x": x})
 
-    defended = defense._replace(data=augmented)
-    process = supervised(module, recipe.optimizer, steps=recipe.steps, defense=defended, start=start)
+    hooks = defense._replace(data=augmented)
+    process = supervised(module, recipe.optimizer, steps=recipe.steps, defense=hooks, start=start)
     variables, _ = fit(process, key, batches, folder=where, title=title)
-    return defense.model(module), variables
+    return defense.model(module), variables, defense
 
 
-def targets(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene) -> list[Trained]:
-    """All targets of a configuration: undefended, under each defense, and on shuffled labels.
+def jobs(config: dict[str, Any]) -> list[Job]:
+    """The targets of a configuration: undefended, under each defense, and on shuffled labels.
 
     Raises:
       ValueError: if a control is not among the targets.
     """
     plain = named(listed(config["targets"]))
-    jobs = [(name, section, None, False) for name, section in plain]
-    jobs += [
-        (f"{name}+{how}", section, defense, False)
-        for how, defense in named(listed(config["defenses"]))
-        for name, section in plain
-    ]
-    jobs += [(f"{name}-shuffled", section, None, True) for name, section in plain if name in config["controls"]]
     unknown = sorted(set(config["controls"]) - {name for name, _ in plain})
     if unknown:
         legal = ", ".join(name for name, _ in plain)
         raise ValueError(f"controls: {', '.join(unknown)}: not among the targets; legal is {legal}")
-    return [_target(config, run_folder, scene, *job) for job in jobs]
+    return [
+        *(Job(name, section, None, False) for name, section in plain),
+        *(
+            Job(f"{name}+{how}", section, defense, False)
+            for how, defense in named(listed(config["defenses"]))
+            for name, section in plain
+        ),
+        *(Job(f"{name}-shuffled", section, None, True) for name, section in plain if name in config["controls"]),
+    ]
 
 
-def _target(
-    config: dict[str, Any],
-    run_folder: pathlib.Path,
-    scene: Scene,
-    name: str,
-    section: Any,
-    defended: Any,
-    control: bool,
-) -> Trained:
-    """One target, trained or found in the run folder."""
+def targets(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene) -> list[Trained]:
+    """All targets of a configuration, trained or found in the run folder."""
+    return [_target(config, run_folder, scene, job) for job in jobs(config)]
+
+
+def _target(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene, job: Job) -> Trained:
+    name, section, defended, control = job
     private, test, started = scene.split.train, scene.split.test, time.monotonic()
-    defense = defenses.get(defended["name"]).factory(**keywords(defended)) if defended else Defense()
     labels = np.random.default_rng(config["seed"]).permutation(private.labels) if control else private.labels
     where, seconds = run_folder / "training" / name, run_folder / "training" / name / "seconds.json"
     recipe = zoo.TARGETS[section["name"]](**keywords(section))
-    module, variables = train(recipe, scene, labels, config["seed"], defense, where, f"train {name}")
+    module, variables, defense = train(recipe, scene, labels, config["seed"], defended, where, f"train {name}")
     if not seconds.exists():
         files.write_json(seconds, round(time.monotonic() - started, 1))
     right = predict(module, variables, to_float(test.images)).argmax(1) == test.labels
@@ -144,15 +196,31 @@ def evaluators(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene) -
     """The judges of a configuration: its evaluators, and for faces the pretrained embedding.
 
     They share nothing with the targets but the private images: another seed, and another architecture where the
-    configuration is well made.
+    configuration is well made. Where the embedding's weights cannot be had, the others judge without it, and the run's
+    environment says so.
     """
     judges = []
     for name, section in named(listed(config["evaluators"])):
         recipe = zoo.EVALUATORS[section["name"]](**keywords(section))
-        where, seed = run_folder / "training" / f"evaluator-{name}", config["seed"] + 1000
-        module, variables = train(recipe, scene, scene.split.train.labels, seed, Defense(), where, f"train {name}")
+        # Other keywords make another network, which `evaluate` may bring later; each is trained in a place of its own.
+        where = run_folder / "training" / f"evaluator-{name}-{configuration.digest(section)[:8]}"
+        seed = config["seed"] + 1000
+        module, variables, _ = train(recipe, scene, scene.split.train.labels, seed, None, where, f"train {name}")
         judges.append(classifier_judge(name, digest(variables), _forward(module, variables), scene))
-    return judges + ([embedding_judge(scene)] if scene.faces else [])
+    note = None
+    if scene.faces:
+        try:
+            weights = faces.load_weights()
+        except (OSError, ValueError) as error:  # no npm, no network, no room; or not the file that was pinned
+            note = (
+                "the face embedding could not be had, so the trained evaluators judge alone; once it can be had, "
+                f"`jaxmia evaluate {run_folder}` judges by it too. Why: {error}"
+            )
+            print(f"jaxmia: {note}", file=sys.stderr)
+        else:
+            judges.append(embedding_judge(scene, weights))
+    files.amend_environment(run_folder, note=note)
+    return judges
 
 
 def _forward(module: Any, variables: Any) -> Callable[[Any], Outputs]:

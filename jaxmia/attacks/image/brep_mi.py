@@ -36,6 +36,10 @@ CARD = Card(
 )
 
 
+LARGEST = 1e6
+"""Bound on R, far outside any latent space: a target that says one class everywhere would let it overflow."""
+
+
 class State(NamedTuple):
     z: Float[Array, " d"]
     best: Float[Array, " d"]  # center of the largest sphere that was inside
@@ -114,7 +118,7 @@ def brep_mi(
         new = State(
             z=z,
             best=jnp.where(grown, state.z, jnp.where(state.found, state.best, z)),
-            radius=jnp.where(grown, state.radius * growth, state.radius),
+            radius=jnp.where(grown, jnp.minimum(state.radius * growth, LARGEST), state.radius),
             found=found,
             idle=jnp.where(grown | ~state.found, 0, state.idle + 1),
             queries=state.queries + each,

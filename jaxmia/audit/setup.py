@@ -1,0 +1,165 @@
+"""What an image audit may be told, and what its attacks are given: all put together once before anything is trained."""
+
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxmia import attacks, defenses, zoo
+from jaxmia.audit import classifiers
+from jaxmia.audit.classifiers import keywords, listed
+from jaxmia.audit.scenes import DATA, PRIORS, Scene
+from jaxmia.core import Attack, Process
+from jaxmia.data import minibatches, to_float
+from jaxmia.engine import Plan, check_plan
+from jaxmia.models import InversionDecoder
+from jaxmia.oracle import Target, from_linen
+
+__all__ = ["SCHEMA", "assemble", "check", "inputs", "plan", "public_batches"]
+
+
+def _decoder(*, width: int = 32) -> int:
+    """Channels before the last layer of the inversion decoder."""
+    if width < 1:
+        raise ValueError(f"width: {width}; legal is 1 or more")
+    return width
+
+
+def plan(
+    *,
+    chunk: int | None = None,
+    block: int = 50,
+    mapper: Literal["shard_map", "pmap"] = "shard_map",
+    loop: Literal["auto", "host", "scan"] = "auto",
+) -> Plan:
+    """Speed, never results (`engine.Plan`)."""
+    made = Plan(chunk=chunk, block=block, mapper=mapper, loop=loop)
+    check_plan(made)
+    return made
+
+
+SCHEMA: dict[str, Any] = {
+    "modality": (Literal["image"], "image"),
+    "data": DATA,
+    "seed": (int, 0),
+    "targets": zoo.TARGETS,
+    "evaluators": zoo.EVALUATORS,
+    "defenses": (defenses, None),
+    "prior": PRIORS,
+    "decoder": _decoder,
+    "attacks": attacks,
+    "candidates": (int, 1),
+    "controls": (tuple[str, ...], ()),
+    "plan": plan,
+}
+"""Sections of an image audit. `candidates`: reconstructions per class. `controls`: names of targets that are trained
+once more on shuffled labels and attacked likewise."""
+
+
+def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, str], Any]) -> dict[str, Any]:
+    """What attacks may ask for, by parameter name; `fit(process, batches, name)` trains a prior."""
+    public = to_float(scene.split.public.images)
+    with _within("prior"):
+        prior = PRIORS[config["prior"]["name"]](public, fit, **keywords(config["prior"]))
+    with _within("decoder"):
+        decoder = InversionDecoder(public.shape[1:], width=_decoder(**config["decoder"]))
+    return {"shape": public.shape[1:], "classes": len(scene.names), "prior": prior, "decoder": decoder}
+
+
+def assemble(section: dict[str, Any], target: Target, supplied: dict[str, Any]) -> Attack:
+    """The attack of a section on a target, with those of the `inputs` that it asks for."""
+    method = attacks.get(section["name"])
+    wanted = {name: supplied.get(name) for name in method.inputs if name != "oracle"}
+    lacking = ", ".join(wanted.keys() - supplied.keys())
+    if lacking:
+        raise ValueError(f"{method.name}: needs {lacking}; an image audit supplies {', '.join(supplied)}")
+    return method.factory(target.view(method.card.access, method.name), **wanted, **keywords(section))
+
+
+def public_batches(config: dict[str, Any], scene: Scene) -> Callable[[int], Any]:
+    """Minibatches of public images, for the training stages of attacks."""
+    public = to_float(scene.split.public.images)
+    return minibatches({"x": public}, min(32, len(public)), config["seed"])
+
+
+def check(config: dict[str, Any]) -> Scene:
+    """Load the data and put everything together, on zeros wherever something will be trained.
+
+    Nothing is trained and nothing is written: what a factory refuses, or what does not fit together, is told here and
+    not after an hour.
+
+    Raises:
+      ValueError: for what contradicts itself or is out of range, naming section and field.
+    """
+    if config["candidates"] < 1:
+        raise ValueError(f"candidates: {config['candidates']}; legal is 1 or more")
+    for section in listed(config["attacks"]):
+        modality = attacks.get(section["name"]).card.modality
+        if modality != "image":
+            raise ValueError(f"attacks: {section['name']} is for {modality}; legal are attacks on images")
+    plan(**config["plan"])
+    _check_numbers("", {"seed": config["seed"]}, least=0)
+    _check_numbers("data.", config["data"], least=0)
+    for name in ("targets", "evaluators"):
+        for section in listed(config[name]):
+            _check_numbers(f"{name} ({section['name']}): ", section, least=1)
+    jobs = classifiers.jobs(config)
+    scene = DATA[config["data"]["name"]](**keywords(config["data"]))
+    labels, nowhere = scene.split.train.labels, pathlib.Path()
+
+    def classifier(section: dict[str, Any], known: Any, defended: Any) -> tuple[Any, Any]:
+        recipe = known[section["name"]](**keywords(section))
+        return classifiers.train(recipe, scene, labels, config["seed"], defended, nowhere, "", fit=_blank)[:2]
+
+    models = []
+    for job in jobs:
+        with _within(f"defenses ({job.defense['name']})" if job.defense else f"targets ({job.section['name']})"):
+            models.append(classifier(job.section, zoo.TARGETS, job.defense))
+    for section in listed(config["evaluators"]):
+        with _within(f"evaluators ({section['name']})"):
+            classifier(section, zoo.EVALUATORS, None)
+    supplied = inputs(config, scene, lambda process, batches, name: _blank(process, jax.random.key(0), batches)[0])
+    target, batches = from_linen(*models[0], classes=len(scene.names)), public_batches(config, scene)
+    for section in listed(config["attacks"]):
+        with _within(f"attacks ({section['name']})"):
+            attack, fitted = assemble(section, target, supplied), ()
+            for stage in attack.train:
+                fitted += (_blank(stage(fitted), jax.random.key(0), batches)[0],)
+            steps = attack.solve(fitted).steps
+            if steps < 0:
+                raise ValueError(f"steps: {steps}; legal is 0 or more")
+    return scene
+
+
+def _blank(process: Process, key: Any, batches: Callable[[int], Any], **where: Any) -> tuple[Any, None]:
+    """In place of `engine.fit`: one step is traced for its complaints, and what would be trained is zeros."""
+    del where
+    if process.steps < 1:
+        raise ValueError(f"steps: {process.steps}; legal is 1 or more")
+
+    def once(key: Any, batch: Any) -> Any:
+        state, _ = process.step(key, process.init(key, batch), batch)
+        return process.read(state)
+
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(once, key, batches(0))), None
+
+
+def _check_numbers(where: str, section: dict[str, Any], least: int) -> None:
+    """Whole numbers, which are sizes and counts here, from `least` on; others, which are rates, from zero on."""
+    for key, value in section.items():
+        items = value if isinstance(value, tuple) else (value,) if type(value) in (int, float) else (least,)
+        floors = [least if isinstance(item, int) else 0 for item in items]
+        if not items or any(item < floor for item, floor in zip(items, floors)):
+            told = f"a list of numbers from {least} on" if isinstance(value, tuple) else f"{max(floors)} or more"
+            raise ValueError(f"{where}{key}: {value!r}; legal is {told}")
+
+
+@contextlib.contextmanager
+def _within(section: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{section}: {error}") from error

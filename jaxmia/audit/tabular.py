@@ -1,0 +1,275 @@
+"""Audit of record classifiers: does the model tell more of a person's sensitive attribute than public records do?
+
+The target predicts a label from all other attributes. The adversary has a person's other attributes and label. Cells
+attack the training records; the same attack on as many held-out ones tells what is memorized. Baselines without the
+model stand among the controls: the strongest is the imputation that has the label, and only the excess over it leaks.
+"""
+
+import pathlib
+import time
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from jaxmia import attacks, models
+from jaxmia.audit import folder as files
+from jaxmia.audit.classifiers import keywords, listed, named
+from jaxmia.audit.surveys import SURVEYS, Split, Survey, imputations, one_hot, split
+from jaxmia.core import Scenario
+from jaxmia.data import minibatches
+from jaxmia.engine import Plan, Status, fit, run
+from jaxmia.metrics.estimate import bootstrap
+from jaxmia.metrics.ranking import auc_difference, auc_interval
+from jaxmia.oracle import Access, Target, from_callable, from_linen
+from jaxmia.train import supervised
+
+__all__ = ["SCHEMA", "audit", "check", "evaluate", "train"]
+
+
+def mlp(*, width: int = 256, steps: int = 2000, rate: float = 1e-2) -> tuple[Any, int, float]:
+    """One sigmoid layer, trained until it fits its records."""
+    return (lambda classes: models.MLP(classes, width=width)), steps, rate
+
+
+def softmax_regression(*, steps: int = 500, rate: float = 1e-2) -> tuple[Any, int, float]:
+    """Multinomial regression, which hardly memorizes."""
+    return models.SoftmaxRegression, steps, rate
+
+
+def decision_tree() -> None:
+    """A full-grown tree of scikit-learn, on the host: scores and labels only."""
+
+
+TARGETS: dict[str, Any] = {"mlp": mlp, "softmax_regression": softmax_regression, "decision_tree": decision_tree}
+SCHEMA: dict[str, Any] = {
+    "modality": (Literal["tabular"], "tabular"),
+    "data": SURVEYS,
+    "seed": (int, 0),
+    "targets": TARGETS,
+    "attacks": attacks,
+    "controls": (tuple[str, ...], ()),
+}
+"""Sections of a tabular audit. `controls`: names of targets that are trained once more on shuffled labels."""
+
+
+class Stage(NamedTuple):
+    """What all cells of one audit share."""
+
+    config: dict[str, Any]
+    folder: pathlib.Path
+    survey: Survey
+    parts: Split
+    without: dict[str, np.ndarray]  # imputations for training, then held-out records
+
+
+class Trained(NamedTuple):
+    """A target, how it reads records, and whether it is a control."""
+
+    name: str
+    target: Target
+    encoding: str
+    control: bool
+
+
+def check(config: dict[str, Any]) -> Survey:
+    """The survey, once all that a configuration names is seen to fit (ValueError otherwise); nothing is trained."""
+    for section in listed(config["attacks"]):
+        modality = attacks.get(section["name"]).card.modality
+        if modality != "tabular":
+            raise ValueError(f"attacks: {section['name']} is for {modality}; legal are attacks on records")
+    names = [name for name, _ in named(listed(config["targets"]))]
+    unknown = sorted(set(config["controls"]) - set(names))
+    if unknown:
+        raise ValueError(f"controls: {', '.join(unknown)}: not among the targets; legal is {', '.join(names)}")
+    return SURVEYS[config["data"]["name"]](**keywords(config["data"]))
+
+
+def train(config: dict[str, Any], run_folder: pathlib.Path) -> list[Trained]:
+    """Train what is missing and write the records of the targets."""
+    survey = check(config)
+    parts = split(survey, config["seed"])
+    jobs = [(name, section, False) for name, section in named(listed(config["targets"]))]
+    jobs += [(f"{name}-shuffled", section, True) for name, section, _ in jobs if name in config["controls"]]
+    out, records = [], []
+    for name, section, control in jobs:
+        one, record = _target(config, run_folder, survey, parts, name, section, control)
+        out.append(one)
+        records.append(record)
+    files.write_json(run_folder / "targets.json", records)
+    return out
+
+
+def _target(
+    config: dict[str, Any],
+    run_folder: pathlib.Path,
+    survey: Survey,
+    parts: Split,
+    name: str,
+    section: Any,
+    control: bool,
+) -> tuple[Trained, dict[str, Any]]:
+    seed, codes, labels = config["seed"], survey.codes[parts.training], survey.labels[parts.training]
+    if control:
+        labels = np.random.default_rng((seed, 2)).permutation(labels)
+    started = time.monotonic()
+    if section["name"] == "decision_tree":
+        from sklearn.tree import DecisionTreeClassifier
+
+        tree = DecisionTreeClassifier(random_state=seed).fit(codes, labels)
+
+        def predict(x: np.ndarray) -> np.ndarray:
+            scores = np.zeros((len(x), survey.classes), np.float32)
+            scores[:, tree.classes_] = tree.predict_proba(x)
+            return scores
+
+        target, encoding, granted, parameters = from_callable(predict, classes=survey.classes), "codes", "SCORES", None
+    else:
+        make, steps, rate = TARGETS[section["name"]](**keywords(section))
+        module = make(survey.classes)
+        arrays = {"x": one_hot(codes, survey.columns), "y": labels.astype(np.int32)}
+        variables, _ = fit(
+            supervised(module, optax.adam(rate), steps=steps), jax.random.key(seed),
+            minibatches(arrays, min(128, len(codes)), seed), folder=run_folder / "training" / name, title=f"train {name}",
+        )  # fmt: skip
+        target, encoding, granted = from_linen(module, variables, classes=survey.classes), "one_hot", "WEIGHTS"
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    one = Trained(name, target, encoding, control)
+    right = _answers(one, survey, parts.held_out) == survey.labels[parts.held_out]
+    record = {
+        "name": name,
+        "dataset": survey.name,
+        "architecture": section["name"],
+        "test_accuracy": {**bootstrap(right.astype(float))._asdict(), "unit": "share"},
+        "defense": "",
+        "granted": granted,
+        "parameters": parameters,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    return one, record
+
+
+def _answers(one: Trained, survey: Survey, rows: np.ndarray) -> np.ndarray:
+    """The target's label of complete records."""
+    codes = survey.codes[rows]
+    x = one_hot(codes, survey.columns) if one.encoding == "one_hot" else codes.astype(np.float32)
+    view = one.target.view(Access.LABELS)
+    return np.asarray(jax.jit(jax.vmap(lambda record: view.answer(jax.random.key(0), record)))(x))
+
+
+def audit(config: dict[str, Any], run_folder: pathlib.Path) -> None:
+    """Run every cell of a configuration; finished cells are found in the folder and skipped.
+
+    Raises:
+      ValueError: for a configuration that contradicts itself, before long work.
+      FloatingPointError: when cases of a cell go non-finite.
+    """
+    survey = check(config)
+    trained = train(config, run_folder)
+    parts = split(survey, config["seed"])
+    without = imputations(survey, parts, np.concatenate([parts.training, parts.held_out]))
+    stage = Stage(config, run_folder, survey, parts, without)
+    cells = [(one, name, section) for one in trained for name, section in named(listed(config["attacks"]))]
+    folders = [run_folder / "cells" / f"{one.name}--{name}" for one, name, _ in cells]
+    for cell in folders:
+        cell.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, posterior in without.items():
+        _baseline_cell(stage, trained[0].name, name, posterior)
+    for cell, (one, name, section) in zip(folders, cells):
+        if not files.is_done(cell):
+            _attack_cell(stage, cell, one, name, section)
+
+
+def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
+    """Records are judged by the truth, not by evaluators, so there is nothing to judge anew (ValueError)."""
+    raise ValueError(f"{run_folder}: modality tabular has no evaluators; `jaxmia report` makes its page anew")
+
+
+_BASELINES = {
+    "prior": ("Majority", "the share of the sensitive value among public records"),
+    "imputation": ("Imputation", "public records, and a victim's other attributes"),
+    "imputation_label": ("Imputation with the label", "public records, and a victim's other attributes and label"),
+}
+
+
+def _baseline_cell(stage: Stage, target: str, name: str, posterior: np.ndarray) -> None:
+    cell = stage.folder / "cells" / f"baseline--{name}"
+    if files.is_done(cell):
+        return
+    title, knows = _BASELINES[name]
+    card = {"title": title, "paper": "no attack", "url": "", "year": 0, "modality": "tabular", "access": "NONE",
+            "recovers": "the sensitive attribute, as far as it can be guessed", "knows": knows}  # fmt: skip
+    record = {
+        "attack": "none", "label": f"{title} (no model)", "target": target, "control": True, "card": card,
+        "hyperparameters": {}, "seconds": 0.0, "queries": None, "status": {"guessed": stage.survey.members},
+    }  # fmt: skip
+    cell.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _finish(stage, cell, record, posterior)
+
+
+def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, section: dict[str, Any]) -> None:
+    """One attack on the training and the held-out records of one target."""
+    survey, parts = stage.survey, stage.parts
+    method = attacks.get(section["name"])
+    victims = np.concatenate([parts.training, parts.held_out])
+    record = survey.codes[victims].copy()
+    record[:, [survey.sensitive, *survey.unknown]] = 0  # not the adversary's to see
+
+    def marginal(j: int) -> np.ndarray:
+        return np.bincount(survey.codes[parts.public, j], minlength=survey.columns[j]) / len(parts.public)
+
+    confusion = np.zeros((survey.classes, survey.classes))
+    np.add.at(confusion, (survey.labels[parts.training], _answers(one, survey, parts.training)), 1)
+    access = Access.SCORES if section["weighting"] == "confidence" else Access.LABELS
+    settings = {**keywords(section), "encoding": one.encoding}
+    attack = method.factory(
+        one.target.view(access, method.name), survey.columns, survey.sensitive, marginal(survey.sensitive), confusion,
+        unknown={j: marginal(j).tolist() for j in survey.unknown}, **settings,
+    )  # fmt: skip
+    started = time.monotonic()
+    result = run(
+        attack, jax.random.key(stage.config["seed"]),
+        Scenario(one.target, {"record": record, "label": survey.labels[victims]}),
+        plan=Plan(chunk=512), folder=cell / "work", title=f"{section['name']} on {one.name}",
+    )  # fmt: skip
+    broken = int((result.status == Status.NONFINITE).sum())
+    if broken:
+        raise FloatingPointError(f"{section['name']} on {one.name}: {broken} cases went non-finite")
+    queries = np.asarray(result.output.queries)
+    weighting = section["weighting"]
+    told = {
+        "attack": section["name"],
+        "label": f"{method.card.title}, {weighting}" + (" on shuffled labels" if one.control else ""),
+        "target": one.name,
+        "control": one.control,
+        "card": {**method.card._asdict(), "access": access.name},
+        "hyperparameters": settings,
+        "seconds": round(time.monotonic() - started, 2),
+        "queries": {"mean": float(queries.mean()), "max": int(queries.max())},
+        "status": {"RUNNING": survey.members},
+    }
+    _finish(stage, cell, told, np.asarray(result.output.posterior[:, 1], np.float64))
+
+
+def _finish(stage: Stage, cell: pathlib.Path, record: dict[str, Any], posterior: np.ndarray) -> None:
+    """Measure and commit; `posterior` is of the sensitive value being 1, for training, then held-out records."""
+    m = stage.survey.members
+    wanted = stage.survey.codes[np.concatenate([stage.parts.training, stage.parts.held_out]), stage.survey.sensitive]
+    right = (posterior > 0.5) == (wanted == 1)
+    reference = stage.without["imputation_label"]
+    excess = auc_difference(posterior[:m], reference[:m], wanted[:m])
+    metrics = {
+        "auc": auc_interval(posterior[:m], wanted[:m])._asdict(),
+        "accuracy": {**bootstrap(right[:m].astype(float))._asdict(), "unit": "share"},
+        "excess_auc_over_imputation": excess._asdict(),
+        "auc_on_held_out_records": auc_interval(posterior[m:], wanted[m:])._asdict(),
+        "accuracy_on_held_out_records": {**bootstrap(right[m:].astype(float))._asdict(), "unit": "share"},
+    }
+    arrays = {
+        "posterior": posterior[:m],
+        "targets": wanted[:m].astype(np.int32),
+        "case_ids": stage.parts.training.astype(np.int32),
+        "success": right[:m],
+    }
+    files.finish_cell(cell, {**record, "seed": stage.config["seed"], "n": m, "metrics": metrics}, arrays)
