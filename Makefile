@@ -1,4 +1,4 @@
-# make demo: audit targets trained on real faces. make test: lint, doctests, tests. make types: not clean yet.
+# make demo: audit classifiers of real faces and records. make test: lint, types, doctests, tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,9 +7,11 @@ export OPENBLAS_NUM_THREADS := 1
 .PHONY: demo test lint types tests doctests clean
 
 demo: $(VENV)/.stamp
+	$(BIN)/jaxmia attack configs/demo_records.yaml --out runs/demo_records
 	$(BIN)/jaxmia attack configs/demo.yaml --out runs/demo
+	@echo "reports: runs/demo/report.html (faces), runs/demo_records/report.html (records)"
 
-test: lint doctests tests
+test: lint types doctests tests
 
 lint: $(VENV)/.stamp
 	$(BIN)/ruff check .

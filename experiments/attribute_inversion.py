@@ -33,10 +33,7 @@ labels the attack falls below one half on the training records of fair, since th
 """
 
 import argparse
-import json
 import pathlib
-import platform
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -44,14 +41,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from sklearn.linear_model import LogisticRegression
+import record
 from sklearn.tree import DecisionTreeClassifier
 
 from jaxmia import Access, Plan, Scenario, Status, Target, fit, from_callable, from_function, from_linen, run, train
 from jaxmia.attacks.tabular.attribute_inversion import attribute_inversion
-from jaxmia.data import adult, fair
+from jaxmia.audit import surveys
+from jaxmia.audit.surveys import Split, Survey, one_hot
 from jaxmia.data.batches import minibatches
-from jaxmia.metrics.estimate import Estimate, bootstrap, difference
+from jaxmia.metrics.estimate import bootstrap, difference
 from jaxmia.metrics.ranking import roc_auc
 from jaxmia.models.classifiers import MLP, SoftmaxRegression
 
@@ -64,71 +62,7 @@ PLAN = Plan(progress=False, chunk=512)
 RESAMPLES = 1000  # of thousands of records; of the few seeds the default number
 
 
-class Problem(NamedTuple):
-    """One survey without duplicates, and what the adversary wants of it."""
-
-    name: str
-    codes: np.ndarray  # int32 [n, d], what the target reads; the sensitive attribute is 0 or 1
-    labels: np.ndarray  # int32 [n], what it predicts
-    columns: tuple[int, ...]
-    classes: int
-    sensitive: int
-    unknown: tuple[int, ...]  # further attributes the adversary lacks
-    members: int  # training records per seed; as many are held out
-    public: int
-
-
-class Split(NamedTuple):
-    training: np.ndarray
-    held_out: np.ndarray
-    public: np.ndarray
-
-
-def load_fair() -> Problem:
-    table = fair.load()
-    return _problem("fair", table, fair.SENSITIVE, fair.TARGET, (), members=1200, public=2700)
-
-
-def load_adult() -> Problem:
-    table = adult.load()
-    place = table.position(adult.SENSITIVE)
-    levels = table.columns[place].levels
-    married = np.isin(np.arange(len(levels)), [levels.index("Married-civ-spouse"), levels.index("Married-AF-spouse")])
-    codes = table.codes.copy()
-    codes[:, place] = married[codes[:, place]]
-    columns = list(table.columns)
-    columns[place] = columns[place]._replace(levels=("no", "yes"))
-    table = table._replace(columns=tuple(columns), codes=codes)
-    return _problem("adult", table, adult.SENSITIVE, adult.TARGET, ("relationship",), members=2000, public=10_000)
-
-
-def _problem(name: str, table: Any, sensitive: str, label: str, unknown: tuple[str, ...], **sizes: int) -> Problem:
-    records = np.unique(table.codes, axis=0)
-    target = table.position(label)
-    kept = [j for j in range(len(table.columns)) if j != target]
-    return Problem(
-        name,
-        records[:, kept],
-        records[:, target],
-        tuple(len(table.columns[j].levels) for j in kept),
-        len(table.columns[target].levels),
-        kept.index(table.position(sensitive)),
-        tuple(kept.index(table.position(other)) for other in unknown),
-        **sizes,
-    )
-
-
-def one_hot(codes: np.ndarray, columns: tuple[int, ...]) -> np.ndarray:
-    return np.concatenate([np.eye(size, dtype=np.float32)[codes[:, j]] for j, size in enumerate(columns)], axis=1)
-
-
-def split_of(problem: Problem, seed: int) -> Split:
-    order = np.random.default_rng((seed, 1)).permutation(len(problem.codes))
-    m = problem.members
-    return Split(order[:m], order[m : 2 * m], order[2 * m : 2 * m + problem.public])
-
-
-def targets(problem: Problem, split: Split, seed: int) -> Iterator[tuple[str, Target, str]]:
+def targets(problem: Survey, split: Split, seed: int) -> Iterator[tuple[str, Target, str]]:
     """Name, target and the encoding it reads: three models of the training records and the controls."""
     codes, labels, classes = problem.codes[split.training], problem.labels[split.training], problem.classes
     shuffle = np.random.default_rng((seed, 2)).permutation(len(codes))
@@ -162,29 +96,14 @@ def _answers(tree: DecisionTreeClassifier, classes: int):
     return predict
 
 
-def answer_classes(target: Target, codes: np.ndarray, problem: Problem, encoding: str) -> np.ndarray:
+def answer_classes(target: Target, codes: np.ndarray, problem: Survey, encoding: str) -> np.ndarray:
     """The target's label of every complete record."""
     x = one_hot(codes, problem.columns) if encoding == "one_hot" else codes.astype(np.float32)
     view = target.view(Access.LABELS)
     return np.asarray(jax.jit(jax.vmap(lambda one: view.answer(jax.random.key(0), one)))(x))
 
 
-def baselines(problem: Problem, split: Split) -> dict[str, np.ndarray]:
-    """Posterior of the sensitive value being 1 for training, then held-out records, from public records alone."""
-    victims = np.concatenate([split.training, split.held_out])
-    hidden = {problem.sensitive, *problem.unknown}
-    known = [j for j in range(len(problem.columns)) if j not in hidden]
-    features = one_hot(problem.codes[:, known], tuple(problem.columns[j] for j in known))
-    labels = np.eye(problem.classes, dtype=np.float32)[problem.labels]
-    wanted = problem.codes[:, problem.sensitive]
-    found = {"prior": np.full(len(victims), wanted[split.public].mean())}
-    for name, x in (("imputation", features), (REFERENCE, np.concatenate([features, labels], axis=1))):
-        model = LogisticRegression(max_iter=1000).fit(x[split.public], wanted[split.public])
-        found[name] = model.predict_proba(x[victims])[:, 1]
-    return found
-
-
-def attack(problem: Problem, split: Split, target: Target, encoding: str, seed: int) -> dict[str, np.ndarray]:
+def attack(problem: Survey, split: Split, target: Target, encoding: str, seed: int) -> dict[str, np.ndarray]:
     """Posterior of the sensitive value being 1 for training, then held-out records, for every weighting."""
     victims = np.concatenate([split.training, split.held_out])
     record = problem.codes[victims].copy()
@@ -225,9 +144,10 @@ def informed(posterior: np.ndarray, prior: np.ndarray, better: np.ndarray) -> np
     return one / (one + zero)
 
 
-def run_seed(problem: Problem, seed: int) -> dict[str, Any]:
-    split = split_of(problem, seed)
-    without = baselines(problem, split)
+def run_seed(problem: Survey, seed: int) -> dict[str, Any]:
+    split = surveys.split(problem, seed)
+    victims = np.concatenate([split.training, split.held_out])
+    without = surveys.imputations(problem, split, victims)
     per_target, accuracies = {}, {}
     for name, target, encoding in targets(problem, split, seed):
         found = attack(problem, split, target, encoding, seed)
@@ -254,7 +174,7 @@ class Judged(NamedTuple):
     records: np.ndarray  # [seeds * members], which record
 
 
-def judge(problem: Problem, rounds: list[dict[str, Any]], posteriors: list[np.ndarray], group: str) -> Judged:
+def judge(problem: Survey, rounds: list[dict[str, Any]], posteriors: list[np.ndarray], group: str) -> Judged:
     rows = slice(0, problem.members) if group == GROUPS[0] else slice(problem.members, None)
     auc = [roc_auc(p[rows], one["truth"][rows]) for p, one in zip(posteriors, rounds, strict=True)]
     correct = [(p[rows] > 0.5) == one["truth"][rows] for p, one in zip(posteriors, rounds, strict=True)]
@@ -265,25 +185,12 @@ def judge(problem: Problem, rounds: list[dict[str, Any]], posteriors: list[np.nd
 
 def level(one: Judged) -> dict[str, Any]:
     return {
-        "auc": show(bootstrap(one.auc)),
-        "accuracy": show(bootstrap(one.correct, one.records, resamples=RESAMPLES)),
+        "auc": record.interval(bootstrap(one.auc)),
+        "accuracy": record.interval(bootstrap(one.correct, one.records, resamples=RESAMPLES)),
     }
 
 
-def versus(one: Judged, other: Judged) -> dict[str, Any]:
-    return {
-        "auc_by_seed": show(difference(one.auc, other.auc)),
-        "accuracy": show(difference(one.correct, other.correct, one.records, resamples=RESAMPLES)),
-        "accuracy_by_seed": show(difference(one.accuracy, other.accuracy)),
-    }
-
-
-def show(estimate: Estimate) -> dict[str, Any]:
-    kept = {name: value for name, value in estimate._asdict().items() if name != "confidence"}
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in kept.items()}
-
-
-def summarize(problem: Problem, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def summarize(problem: Survey, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     base = {
         (name, group): judge(problem, rounds, [one["without"][name] for one in rounds], group)
         for name in rounds[0]["without"]
@@ -294,45 +201,47 @@ def summarize(problem: Problem, rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "training": problem.members,
         "held_out": problem.members,
         "public": problem.public,
-        "share_sensitive": round(float(problem.codes[:, problem.sensitive].mean()), 5),
-        "baselines": {n: {g: level(base[n, g]) for g in GROUPS} for n in rounds[0]["without"]},
+        "share_sensitive": round(float(problem.codes[:, problem.sensitive].mean()), 4),
+        "baselines": {group: {name: level(base[name, group]) for name in rounds[0]["without"]} for group in GROUPS},
         "targets": {},
     }
     for target in rounds[0]["targets"]:
-        accuracy = {g: show(bootstrap(np.array([one["accuracy"][target][g] for one in rounds]))) for g in GROUPS}
-        entry: dict[str, Any] = {"accuracy": accuracy, "attacks": {}}
+        entry: dict[str, Any] = {
+            "accuracy": {
+                group: record.interval(bootstrap(np.array([one["accuracy"][target][group] for one in rounds])))
+                for group in GROUPS
+            },
+            **{group: {} for group in GROUPS},
+        }
         for name, start in START.items():
             found = [one["targets"][target][name] for one in rounds]
             judged = {group: judge(problem, rounds, found, group) for group in GROUPS}
-            apart = {g: judged[g].auc - base[REFERENCE, g].auc for g in GROUPS}
-            apart_accuracy = {g: judged[g].accuracy - base[REFERENCE, g].accuracy for g in GROUPS}
-            entry["attacks"][name] = {
-                g: {
-                    **level(judged[g]),
-                    "gain": {"auc_by_seed": show(difference(judged[g].auc, base[start, g].auc))},
-                    "excess": versus(judged[g], base[REFERENCE, g]),
+            excess = {group: judged[group].auc - base[REFERENCE, group].auc for group in GROUPS}
+            for group in GROUPS:
+                entry[group][name] = {
+                    **level(judged[group]),
+                    "gain_auc": record.interval(difference(judged[group].auc, base[start, group].auc)),
+                    "excess_auc": record.interval(bootstrap(excess[group])),
+                    "excess_accuracy": record.interval(
+                        difference(judged[group].accuracy, base[REFERENCE, group].accuracy)
+                    ),
                 }
-                for g in GROUPS
-            } | {
-                "memorized": {
-                    "auc_by_seed": show(difference(apart["training"], apart["held_out"])),
-                    "accuracy_by_seed": show(difference(apart_accuracy["training"], apart_accuracy["held_out"])),
-                }
-            }
+            entry[GROUPS[0]][name]["memorized_auc"] = record.interval(difference(*excess.values()))
         report["targets"][target] = entry
     return report
 
 
 def table(report: dict[str, Any]) -> Iterator[str]:
-    """One line per target and attack: AUC, excess AUC with its interval, on training and held-out records."""
-    for name, entry in report["baselines"].items():
-        yield f"  {'-':27} {name:19} " + "   ".join(f"{entry[g]['auc']['value']:.3f} {'':25}" for g in GROUPS)
+    """One line per baseline, then per target and attack: AUC, excess AUC with its interval, training then held-out."""
+    for name in report["baselines"][GROUPS[0]]:
+        cells = [f"{report['baselines'][group][name]['auc'][0]:.3f} {'':23}" for group in GROUPS]
+        yield f"  {'-':27} {name:19} " + "   ".join(cells)
     for target, entry in report["targets"].items():
-        for name, one in entry["attacks"].items():
+        for name in entry[GROUPS[0]]:
             cells = []
             for group in GROUPS:
-                e = one[group]["excess"]["auc_by_seed"]
-                cells.append(f"{one[group]['auc']['value']:.3f} {e['value']:+.3f} [{e['low']:+.3f}, {e['high']:+.3f}]")
+                value, low, high = entry[group][name]["excess_auc"]
+                cells.append(f"{entry[group][name]['auc'][0]:.3f} {value:+.3f} [{low:+.3f}, {high:+.3f}]")
             yield f"  {target:27} {name:19} " + "   ".join(cells)
 
 
@@ -345,26 +254,17 @@ def main() -> None:
         parser.error(f"--seeds: {options.seeds}; legal is 2 or more")
     began = time.perf_counter()
     report: dict[str, Any] = {
-        "command": " ".join(["python", "experiments/attribute_inversion.py", *sys.argv[1:]]),
-        "seeds": list(range(options.seeds)),
-        "confidence": 0.95,
-        "environment": {
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "device": jax.devices()[0].device_kind,
-        },
+        **record.header(__file__, options.seeds),
+        "intervals": "[value, low, high]; 95 %, bootstrap over seeds, accuracy: over records",
         "surveys": {},
     }
-    for load in (load_fair, load_adult):
+    for load in (surveys.fair, surveys.adult):
         problem = load()
         rounds = [run_seed(problem, seed) for seed in range(options.seeds)]
         report["surveys"][problem.name] = summarize(problem, rounds)
         print(f"{problem.name}: AUC, excess over {REFERENCE}; training records, then held-out ones")
         print("\n".join(table(report["surveys"][problem.name])), flush=True)
-    report["seconds"] = round(time.perf_counter() - began, 1)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "attribute_inversion.json").write_text(json.dumps(report, indent=1) + "\n")
+    record.write(report, began, options.output, "attribute_inversion")
 
 
 if __name__ == "__main__":

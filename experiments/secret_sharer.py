@@ -14,7 +14,7 @@ Models, all with the same rows:
   dp_0.6    DP-SGD with noise multiplier 0.6, the same number of epochs.
   dp_2      DP-SGD with noise multiplier 2.
   short_6   plain, but 6 epochs: fits held-out text about as well as dp_0.6.
-  short_2   plain, but 2 epochs: fits held-out text about as well as dp_2.
+  short_3   plain, but 3 epochs: fits held-out text about as well as dp_2.
 The last two tell what privacy does from what a worse fit does. Epsilon (delta 1e-5) is for one row, that is one copy:
 64 copies are protected by far less.
 
@@ -23,11 +23,8 @@ character); numbers of one training count as independent, and there are few trai
 """
 
 import argparse
-import json
 import math
 import pathlib
-import platform
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -35,13 +32,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+import record
 
 from jaxmia import Access, Plan, Scenario, Status, fit, from_linen, run, train
 from jaxmia.attacks.text.secret_sharer import secret_sharer
 from jaxmia.data import brown
 from jaxmia.data.batches import minibatches
 from jaxmia.defenses.dp_sgd import dp_sgd, epsilon, poisson_batches
-from jaxmia.metrics.estimate import Estimate, bootstrap, difference
+from jaxmia.metrics.estimate import bootstrap, difference
 from jaxmia.metrics.privacy import exposure_by_sampling, exposure_exact
 from jaxmia.models.language import LSTMLanguageModel
 
@@ -53,6 +51,7 @@ CANARIES, CONTROLS, SAMPLE = 5, 1000, 2000
 LENGTH = 64  # characters that a row predicts
 DELTA = 1e-5
 PLAN = Plan(progress=False)
+BEST = float(np.mean(np.log2(SPACE / np.arange(1, CANARIES + 1))))
 
 
 class Training(NamedTuple):
@@ -67,9 +66,11 @@ MODELS = {
     "dp_0.6": Training(20, 0.6),
     "short_6": Training(6),
     "dp_2": Training(20, 2.0),
-    "short_2": Training(2),
+    "short_3": Training(3),
 }
-PAIRS = (("plain", "dp_0.6"), ("short_6", "dp_0.6"), ("plain", "dp_2"), ("short_2", "dp_2"))
+# a model with DP-SGD has the color of the one that fits held-out text about as well
+COLORS = {"plain": "black", "dp_0.6": "tab:blue", "short_6": "tab:blue", "dp_2": "tab:red", "short_3": "tab:red"}
+PAIRS = (("plain", "dp_0.6"), ("short_6", "dp_0.6"), ("plain", "dp_2"), ("short_3", "dp_2"))
 
 
 class Corpus(NamedTuple):
@@ -231,30 +232,26 @@ def run_seed(corpus: Corpus, seed: int) -> tuple[dict[str, Found], np.ndarray, d
     return found, documents, sizes
 
 
-def show(estimate: Estimate) -> dict[str, Any]:
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in estimate._asdict().items()}
-
-
 def summarize(rounds: list[dict[str, Found]], documents: np.ndarray) -> dict[str, Any]:
     models: dict[str, Any] = {}
     for name, how in MODELS.items():
         seeds = [one[name] for one in rounds]
         bits = bootstrap(np.concatenate([one.bits for one in seeds]), documents)
-        exposure = {}
-        for i, times in enumerate(TIMES):
-            kinds = ("exact", "by_rank", "by_skew_normal")
-            exposure[str(times)] = {
-                **{kind: show(bootstrap(np.concatenate([getattr(one, kind)[i] for one in seeds]))) for kind in kinds},
-                "per_seed": [round(float(one.exact[i].mean()), 2) for one in seeds],
-                "values": [np.round(one.exact[i], 2).tolist() for one in seeds],
+        exposure = {
+            str(times): {
+                kind: record.interval(bootstrap(np.concatenate([getattr(one, kind)[i] for one in seeds])))
+                for kind in ("exact", "by_rank", "by_skew_normal")
             }
+            | {"per_seed": [round(float(one.exact[i].mean()), 2) for one in seeds]}
+            for i, times in enumerate(TIMES)
+        }
         models[name] = {
             **how._asdict(),
             "epsilon": [round(one.epsilon, 3) for one in seeds if one.epsilon is not None],
-            "bits_per_character": show(bits),
+            "bits_per_character": record.interval(bits),
             "perplexity": round(2**bits.value, 4),
             "exposure": exposure,
-            "control": show(bootstrap(np.concatenate([one.controls for one in seeds]))),
+            "control": record.interval(bootstrap(np.concatenate([one.controls for one in seeds]))),
             "extracted_was_planted_times": [one.extracted for one in seeds],
             "skew_normal_fit_p_value": [float(f"{one.fit_p_value:.3g}") for one in seeds],
         }
@@ -262,7 +259,9 @@ def summarize(rounds: list[dict[str, Found]], documents: np.ndarray) -> dict[str
     for first, second in PAIRS:
         pair = [(one[first].exact, one[second].exact) for one in rounds]
         differences[f"{first} - {second}"] = {
-            str(times): show(difference(*(np.concatenate(side) for side in zip(*((a[i], b[i]) for a, b in pair)))))
+            str(times): record.interval(
+                difference(np.concatenate([a[i] for a, _ in pair]), np.concatenate([b[i] for _, b in pair]))
+            )
             for i, times in enumerate(TIMES)
         }
     return {"models": models, "exposure_differences": differences}
@@ -274,8 +273,8 @@ def table(report: dict[str, Any]) -> Iterator[str]:
     for name, one in report["models"].items():
         spent = f"{max(one['epsilon']):.1f}" if one["epsilon"] else "-"
         cells = [one["exposure"][str(times)]["exact"] for times in TIMES]
-        yield f"{name:8} {one['perplexity']:10.2f} {spent:>8} {one['control']['value']:6.2f} " + "".join(
-            f"{cell['value']:7.2f} [{cell['low']:5.2f},{cell['high']:5.2f}]" for cell in cells
+        yield f"{name:8} {one['perplexity']:10.2f} {spent:>8} {one['control'][0]:6.2f} " + "".join(
+            f"{value:7.2f} [{low:5.2f},{high:5.2f}]" for value, low, high in cells
         )
 
 
@@ -285,22 +284,29 @@ def draw_curve(report: dict[str, Any], file: pathlib.Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(5, 3.5))
-    for name, one in report["models"].items():
-        cells = [one["exposure"][str(times)]["exact"] for times in TIMES]
-        value = np.array([cell["value"] for cell in cells])
-        reach = [value - [cell["low"] for cell in cells], [cell["high"] for cell in cells] - value]
+    figure, axes = plt.subplots(figsize=(6.5, 4), layout="constrained")
+    for place, (name, one) in enumerate(report["models"].items()):
+        value, low, high = np.array([one["exposure"][str(times)]["exact"] for times in TIMES]).T
         label = f"{name}, perplexity {one['perplexity']:.1f}"
         if one["epsilon"]:
             label += f", epsilon {max(one['epsilon']):.1f}"
-        axes.errorbar(TIMES, value, yerr=reach, marker="o", capsize=3, label=label)
-    axes.axhline(math.log2(math.e), color="gray", linestyle=":", label="never planted, expected")
+        axes.errorbar(
+            np.array(TIMES) * 1.06 ** (place - 2),  # side by side, so that no interval hides another
+            value,
+            yerr=[value - low, high - value],
+            color=COLORS[name],
+            linestyle="--" if MODELS[name].noise is None else "-",
+            marker="s" if MODELS[name].noise is None else "o",
+            capsize=3,
+            label=label,
+        )
+    axes.axhline(math.log2(math.e), color="gray", linestyle=":", label="never planted, expected: 1.44")
+    axes.axhline(BEST, color="gray", linestyle="-.", label=f"five numbers at ranks 1 to 5: {BEST:.1f}")
     axes.set_xscale("log", base=2)
     axes.set_xticks(TIMES, [str(times) for times in TIMES])
     axes.set_xlabel("times planted")
     axes.set_ylabel("exposure (bits)")
-    axes.legend(fontsize=7)
-    figure.tight_layout()
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(file, dpi=90)
 
 
@@ -317,27 +323,19 @@ def main() -> None:
     corpus = load()
     results = [run_seed(corpus, seed) for seed in range(options.seeds)]
     report = {
-        "command": " ".join(["python", "experiments/secret_sharer.py", *sys.argv[1:]]),
-        "seeds": list(range(options.seeds)),
-        "environment": {
-            "python": platform.python_version(),
-            "jax": jax.__version__,
-            "numpy": np.__version__,
-            "device": jax.devices()[0].device_kind,
-        },
+        **record.header(__file__, options.seeds),
         "genre": GENRE,
         "width": WIDTH,
         "format": f"{PREFIX}{'d' * DIGITS}{SUFFIX}",
         "candidates": SPACE,
+        "intervals": "[value, low, high]; 95 %, bootstrap",
         "chance": round(math.log2(math.e), 4),
         "delta": DELTA,
         "sizes": [sizes for _, _, sizes in results],
         **summarize([found for found, _, _ in results], np.concatenate([documents for _, documents, _ in results])),
     }
     print("\n".join(table(report)))
-    report["seconds"] = round(time.perf_counter() - began, 1)
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "secret_sharer.json").write_text(json.dumps(report, indent=1) + "\n")
+    record.write(report, began, options.output, "secret_sharer")
     draw_curve(report, options.output / "secret_sharer.png")
 
 

@@ -1,16 +1,17 @@
 """Sections of a configuration: pydantic models derived from factory signatures, and their complaints in words."""
 
+import contextlib
 import difflib
 import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
 
-__all__ = ["Config", "Schema", "resolve", "section"]
+__all__ = ["Config", "Schema", "check_numbers", "resolve", "section", "within"]
 
 Config = dict[str, Any]
 Schema = Mapping[str, Any]
@@ -187,3 +188,27 @@ def _check(
                 reason = "an input that the experiment supplies" if supplied else "no plain value"
                 errors.append(f"{prefix}{key}: cannot be set here, it is {reason}; {_near('', list(keywords))}")
     return {}
+
+
+def check_numbers(where: str, values: Config, least: int) -> None:
+    """Refuse whole numbers (sizes, counts, seeds) below `least`, others (rates) below zero, and empty lists of them.
+
+    >>> check_numbers("targets (mlp): ", {"width": 0, "rate": 0.1}, least=1)
+    Traceback (most recent call last):
+    ValueError: targets (mlp): width: 0; legal is 1 or more
+    """
+    for key, value in values.items():
+        items = value if isinstance(value, tuple) else (value,) if type(value) in (int, float) else (least,)
+        floors = [least if isinstance(item, int) else 0 for item in items]
+        if not items or any(item < floor for item, floor in zip(items, floors)):
+            told = f"a list of numbers from {least} on" if isinstance(value, tuple) else f"{max(floors)} or more"
+            raise ValueError(f"{where}{key}: {value!r}; legal is {told}")
+
+
+@contextlib.contextmanager
+def within(where: str) -> Iterator[None]:
+    """Say which section a factory's ValueError is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error

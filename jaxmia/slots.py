@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Int
 
 from jaxmia.core import Info, Process, info, tree_where
 from jaxmia.parallel import Program, compile_program, traced
+from jaxmia.plan import Plan
 
 __all__ = ["Programs", "Slots", "Status", "build", "check_stable", "fingerprint"]
 
@@ -48,7 +49,7 @@ class Programs(NamedTuple):
 
 
 def build(
-    process: Process, key: Any, cases: Any, ids: np.ndarray, steps: int, devices: Any, chunk: int, plan: Any
+    process: Process, key: Any, cases: Any, ids: np.ndarray, steps: int, devices: Any, chunk: int, plan: Plan
 ) -> Programs:
     """Compile block, admit and read once, and make the idle slots that they all work on."""
 

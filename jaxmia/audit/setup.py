@@ -1,8 +1,7 @@
 """What an image audit may be told, and what its attacks are given: all put together once before anything is trained."""
 
-import contextlib
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -14,9 +13,10 @@ from jaxmia.audit.classifiers import keywords, listed
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
 from jaxmia.core import Attack, Process
 from jaxmia.data import minibatches, to_float
-from jaxmia.engine import Plan, check_plan
 from jaxmia.models import InversionDecoder
 from jaxmia.oracle import Target, from_linen
+from jaxmia.plan import Plan, check_plan
+from jaxmia.sections import check_numbers, within
 
 __all__ = ["SCHEMA", "assemble", "check", "inputs", "plan", "public_batches"]
 
@@ -62,9 +62,9 @@ once more on shuffled labels and attacked likewise."""
 def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, str], Any]) -> dict[str, Any]:
     """What attacks may ask for, by parameter name; `fit(process, batches, name)` trains a prior."""
     public = to_float(scene.split.public.images)
-    with _within("prior"):
+    with within("prior"):
         prior = PRIORS[config["prior"]["name"]](public, fit, **keywords(config["prior"]))
-    with _within("decoder"):
+    with within("decoder"):
         decoder = InversionDecoder(public.shape[1:], width=_decoder(**config["decoder"]))
     return {"shape": public.shape[1:], "classes": len(scene.names), "prior": prior, "decoder": decoder}
 
@@ -101,11 +101,11 @@ def check(config: dict[str, Any]) -> Scene:
         if modality != "image":
             raise ValueError(f"attacks: {section['name']} is for {modality}; legal are attacks on images")
     plan(**config["plan"])
-    _check_numbers("", {"seed": config["seed"]}, least=0)
-    _check_numbers("data.", config["data"], least=0)
+    check_numbers("", {"seed": config["seed"]}, least=0)
+    check_numbers("data.", config["data"], least=0)
     for name in ("targets", "evaluators"):
         for section in listed(config[name]):
-            _check_numbers(f"{name} ({section['name']}): ", section, least=1)
+            check_numbers(f"{name} ({section['name']}): ", section, least=1)
     jobs = classifiers.jobs(config)
     scene = DATA[config["data"]["name"]](**keywords(config["data"]))
     labels, nowhere = scene.split.train.labels, pathlib.Path()
@@ -116,15 +116,15 @@ def check(config: dict[str, Any]) -> Scene:
 
     models = []
     for job in jobs:
-        with _within(f"defenses ({job.defense['name']})" if job.defense else f"targets ({job.section['name']})"):
+        with within(f"defenses ({job.defense['name']})" if job.defense else f"targets ({job.section['name']})"):
             models.append(classifier(job.section, zoo.TARGETS, job.defense))
     for section in listed(config["evaluators"]):
-        with _within(f"evaluators ({section['name']})"):
+        with within(f"evaluators ({section['name']})"):
             classifier(section, zoo.EVALUATORS, None)
     supplied = inputs(config, scene, lambda process, batches, name: _blank(process, jax.random.key(0), batches)[0])
     target, batches = from_linen(*models[0], classes=len(scene.names)), public_batches(config, scene)
     for section in listed(config["attacks"]):
-        with _within(f"attacks ({section['name']})"):
+        with within(f"attacks ({section['name']})"):
             attack, fitted = assemble(section, target, supplied), ()
             for stage in attack.train:
                 fitted += (_blank(stage(fitted), jax.random.key(0), batches)[0],)
@@ -145,21 +145,3 @@ def _blank(process: Process, key: Any, batches: Callable[[int], Any], **where: A
         return process.read(state)
 
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(once, key, batches(0))), None
-
-
-def _check_numbers(where: str, section: dict[str, Any], least: int) -> None:
-    """Whole numbers, which are sizes and counts here, from `least` on; others, which are rates, from zero on."""
-    for key, value in section.items():
-        items = value if isinstance(value, tuple) else (value,) if type(value) in (int, float) else (least,)
-        floors = [least if isinstance(item, int) else 0 for item in items]
-        if not items or any(item < floor for item, floor in zip(items, floors)):
-            told = f"a list of numbers from {least} on" if isinstance(value, tuple) else f"{max(floors)} or more"
-            raise ValueError(f"{where}{key}: {value!r}; legal is {told}")
-
-
-@contextlib.contextmanager
-def _within(section: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{section}: {error}") from error

@@ -7,6 +7,7 @@ model stand among the controls: the strongest is the imputation that has the lab
 
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,12 +18,13 @@ from jaxmia import attacks, models
 from jaxmia.audit import folder as files
 from jaxmia.audit.classifiers import keywords, listed, named
 from jaxmia.audit.surveys import SURVEYS, Split, Survey, imputations, one_hot, split
-from jaxmia.core import Scenario
+from jaxmia.core import Attack, Scenario
 from jaxmia.data import minibatches
 from jaxmia.engine import Plan, Status, fit, run
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.metrics.ranking import auc_difference, auc_interval
 from jaxmia.oracle import Access, Target, from_callable, from_linen
+from jaxmia.sections import check_numbers, within
 from jaxmia.train import supervised
 
 __all__ = ["SCHEMA", "audit", "check", "evaluate", "train"]
@@ -83,7 +85,15 @@ def check(config: dict[str, Any]) -> Survey:
     unknown = sorted(set(config["controls"]) - set(names))
     if unknown:
         raise ValueError(f"controls: {', '.join(unknown)}: not among the targets; legal is {', '.join(names)}")
-    return SURVEYS[config["data"]["name"]](**keywords(config["data"]))
+    check_numbers("", {"seed": config["seed"]}, least=0)
+    for section in listed(config["targets"]):
+        check_numbers(f"targets ({section['name']}): ", section, least=1)
+    survey = SURVEYS[config["data"]["name"]](**keywords(config["data"]))
+    silent = from_callable(lambda x: np.zeros((len(x), survey.classes), np.float32), classes=survey.classes)
+    for section in listed(config["attacks"]):
+        with within(f"attacks ({section['name']})"):
+            _assemble(survey, section, silent, "codes", lambda j: np.ones(survey.columns[j]), np.eye(survey.classes))
+    return survey
 
 
 def train(config: dict[str, Any], run_folder: pathlib.Path) -> list[Trained]:
@@ -216,17 +226,12 @@ def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, sect
     record = survey.codes[victims].copy()
     record[:, [survey.sensitive, *survey.unknown]] = 0  # not the adversary's to see
 
-    def marginal(j: int) -> np.ndarray:
-        return np.bincount(survey.codes[parts.public, j], minlength=survey.columns[j]) / len(parts.public)
+    def counts(j: int) -> np.ndarray:
+        return np.bincount(survey.codes[parts.public, j], minlength=survey.columns[j])
 
     confusion = np.zeros((survey.classes, survey.classes))
     np.add.at(confusion, (survey.labels[parts.training], _answers(one, survey, parts.training)), 1)
-    access = Access.SCORES if section["weighting"] == "confidence" else Access.LABELS
-    settings = {**keywords(section), "encoding": one.encoding}
-    attack = method.factory(
-        one.target.view(access, method.name), survey.columns, survey.sensitive, marginal(survey.sensitive), confusion,
-        unknown={j: marginal(j).tolist() for j in survey.unknown}, **settings,
-    )  # fmt: skip
+    attack, access, settings = _assemble(survey, section, one.target, one.encoding, counts, confusion)
     started = time.monotonic()
     result = run(
         attack, jax.random.key(stage.config["seed"]),
@@ -250,6 +255,26 @@ def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, sect
         "status": {"RUNNING": survey.members},
     }
     _finish(stage, cell, told, np.asarray(result.output.posterior[:, 1], np.float64))
+
+
+def _assemble(
+    survey: Survey,
+    section: dict[str, Any],
+    target: Target,
+    encoding: str,
+    counts: Callable[[int], np.ndarray],
+    confusion: np.ndarray,
+) -> tuple[Attack, Access, dict[str, Any]]:
+    """The attack of a section, the access it takes and its settings; `counts` are those of an attribute's values."""
+    method = attacks.get(section["name"])
+    access = Access.SCORES if section["weighting"] == "confidence" else Access.LABELS
+    settings = {**keywords(section), "encoding": encoding}
+    shares = {j: counts(j) / counts(j).sum() for j in (survey.sensitive, *survey.unknown)}
+    attack = method.factory(
+        target.view(access, method.name), survey.columns, survey.sensitive, shares[survey.sensitive], confusion,
+        unknown={j: shares[j].tolist() for j in survey.unknown}, **settings,
+    )  # fmt: skip
+    return attack, access, settings
 
 
 def _finish(stage: Stage, cell: pathlib.Path, record: dict[str, Any], posterior: np.ndarray) -> None:

@@ -1,0 +1,55 @@
+"""How the experiments write down what they measured: one JSON file that a person can read."""
+
+import json
+import pathlib
+import platform
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmia.metrics.estimate import Estimate
+
+__all__ = ["header", "interval", "read", "write"]
+
+
+def header(script: str, seeds: int) -> dict[str, Any]:
+    """The command, the seeds and where it ran."""
+    return {
+        "command": " ".join(["python", f"experiments/{pathlib.Path(script).name}", *sys.argv[1:]]),
+        "seeds": list(range(seeds)),
+        "environment": {
+            "python": platform.python_version(),
+            "jax": jax.__version__,
+            "numpy": np.__version__,
+            "device": jax.devices()[0].device_kind,
+        },
+    }
+
+
+def interval(estimate: Estimate) -> list[float]:
+    """Value, low and high end."""
+    return [round(number, 4) for number in (estimate.value, estimate.low, estimate.high)]
+
+
+def write(report: dict[str, Any], began: float, folder: pathlib.Path, name: str) -> None:
+    """Writes `folder/name.json`, with the seconds since `began` (of `time.perf_counter`)."""
+    report["seconds"] = round(time.perf_counter() - began)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(_text(report, 1) + "\n")
+
+
+def _text(value: Any, depth: int) -> str:
+    """JSON with an object on one line unless it holds objects."""
+    if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
+        return json.dumps(value)
+    pad = " " * depth
+    parts = [f"{pad}{json.dumps(key)}: {_text(inner, depth + 1)}" for key, inner in value.items()]
+    return "{\n" + ",\n".join(parts) + "\n" + pad[1:] + "}"
+
+
+def read(file: pathlib.Path) -> Any:
+    """What a JSON file holds."""
+    return json.loads(file.read_text(encoding="utf-8"))

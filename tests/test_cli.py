@@ -1,0 +1,269 @@
+"""The command line from end to end, on an audit of seconds without a download."""
+
+import csv
+import importlib.metadata
+import json
+import re
+import shlex
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from jax.experimental.compilation_cache import compilation_cache
+
+from jaxmia import cli, config, zoo
+from jaxmia.audit import classifiers, image
+from jaxmia.audit.judge import Judge
+from jaxmia.audit.scenes import DATA
+from jaxmia.data import faces
+from jaxmia.metrics.estimate import bootstrap
+from tests.tiny import write_config
+
+HEAVY = {"jax", "jaxlib", "flax", "numpy", "matplotlib", "orbax", "yaml", "pydantic", "rich", "optax", "scipy"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory):
+    """The commands compile equal programs again and again."""
+    settings = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    before = {name: getattr(jax.config, name) for name in settings}
+    for values in (settings, before):
+        for name, value in values.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        if values is settings:
+            yield
+
+
+@pytest.fixture(scope="module")
+def nowhere(tmp_path_factory):
+    """A cache without archives and a PATH without npm: nothing can be downloaded."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("nowhere")
+        patch.setenv("JAXMIA_CACHE", str(folder / "cache"))
+        patch.setenv("PATH", str(folder))
+        yield
+
+
+@pytest.fixture(scope="module")
+def audited(nowhere, tmp_path_factory):
+    """The configuration and the run folder of `jaxmia train` and `jaxmia attack`."""
+    folder = tmp_path_factory.mktemp("audited")
+    path, run = write_config(folder, "controls: [softmax]\n"), folder / "run"
+    assert cli.main(["train", str(path), "--out", str(run)]) == 0
+    assert not (run / "cells").exists()
+    assert cli.main(["attack", str(path), "--out", str(run)]) == 0
+    return path, run
+
+
+def mtimes(*folders):
+    return {file: file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("words", [["--help"], ["attack", "--help"], ["data", "--help"], ["atack"], []])
+def test_help_and_misspelled_verbs_import_nothing_heavy(words):
+    code = f"""if True:
+        import sys
+        from jaxmia import cli
+        try:
+            cli.main({words})
+        finally:
+            print(*sorted({HEAVY} & sys.modules.keys()), file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == (0 if "--help" in words else 2)
+    assert done.stderr.splitlines()[-1] == "", done.stderr
+
+
+def test_the_command_is_installed():
+    scripts = importlib.metadata.entry_points(group="console_scripts", name="jaxmia")
+    assert [script.value for script in scripts] == ["jaxmia.cli:main"]
+
+
+def test_a_run_folder_holds_everything(audited):
+    path, run = audited
+    assert yaml.safe_load((run / "config.yaml").read_text())["attacks"][0]["beta"] == 100
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["command"] == f"jaxmia attack {path} --out {run}" and "jax" in environment
+    cells = {cell.name: json.loads((cell / "cell.json").read_text()) for cell in (run / "cells").iterdir()}
+    assert cells.keys() == {"softmax--mi_face", "softmax-shuffled--mi_face", "baseline--nearest_public"}
+    attacked = cells["softmax--mi_face"]
+    assert attacked["n"] == 6 and attacked["metrics"]["attack_accuracy@1 [wide_mlp]"]["n"] == 6
+    with np.load(run / "cells" / "softmax--mi_face" / "candidates.npz", allow_pickle=False) as arrays:
+        assert arrays["candidates"].shape == (6, 12, 12, 3)
+        assert arrays["targets"].tolist() == [0, 1, 2, 0, 1, 2] and arrays["case_ids"].tolist() == list(range(6))
+    rows = list(csv.DictReader((run / "results.csv").open()))
+    assert {row["cell"] for row in rows} == cells.keys() and {row["state"] for row in rows} == {"finished"}
+    assert "MI-Face" in (run / "report.html").read_text()
+
+
+def test_without_npm_the_trained_evaluators_judge_alone_and_it_is_said(audited, capsys):
+    path, run = audited
+    assert cli.main(["attack", str(path), "--out", str(run)]) == 0
+    note = json.loads((run / "environment.json").read_text())["note"]
+    assert note.startswith("the face embedding could not be had") and "npm is not on PATH" in note
+    assert f"jaxmia evaluate {run}" in note
+    assert capsys.readouterr().err.count(note) == 1
+    assert "could not be had" in (run / "report.html").read_text()
+    assert [one["name"] for one in json.loads((run / "evaluators.json").read_text())] == ["wide_mlp"]
+
+
+def test_a_defense_that_accounts_for_poisson_sampling_gets_it(audited):
+    scene = DATA["folder"](root=str(audited[0].parent / "people"), size=12, private=3)
+    recipe, labels = zoo.TARGETS["softmax"](batch_size=6), scene.split.train.labels
+
+    def first(process, key, batches, **_):
+        return batches(0), None
+
+    for defense, names in ((None, {"x", "y"}), ({"name": "dp_sgd"}, {"x", "y", "mask"})):
+        _, batch, _ = classifiers.train(recipe, scene, labels, 0, defense, audited[1] / "none", "", fit=first)
+        assert batch.keys() == names
+    assert len(batch["mask"]) > 6 and batch["mask"].sum() < len(batch["mask"])
+
+
+def test_a_finished_run_is_not_run_again(audited, monkeypatch):
+    path, run = audited
+    before = mtimes(run / "training", run / "cells")
+    assert len(before) > 20
+    monkeypatch.setattr(image, "run", lambda *_, **__: pytest.fail("attacked again"))
+    assert cli.main(["attack", str(path), "--out", str(run)]) == 0
+    assert mtimes(run / "training", run / "cells") == before
+
+
+def test_an_unfinished_cell_is_judged_again_from_its_candidates(audited, monkeypatch):
+    path, run = audited
+    cell = run / "cells" / "softmax--mi_face"
+    record = (cell / "cell.json").read_text()
+    (cell / "done.json").unlink()
+    monkeypatch.setattr(image, "run", lambda *_, **__: pytest.fail("attacked again"))
+    assert cli.main(["attack", str(path), "--out", str(run)]) == 0
+    assert (cell / "done.json").exists() and (cell / "cell.json").read_text() == record
+
+
+def test_the_report_is_rebuilt_alone(audited, capsys):
+    _, run = audited
+    page = (run / "report.html").read_bytes()
+    (run / "report.html").unlink()
+    assert cli.main(["report", str(run)]) == 0
+    assert (run / "report.html").read_bytes() == page
+    assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
+
+
+def test_an_evaluator_that_can_be_had_later_judges_what_is_finished(audited, monkeypatch):
+    path, run = audited
+    before = mtimes(run / "training", *(run / "cells").glob("*/work"))
+
+    def judge(scene, weights):
+        def features(images):
+            return np.asarray(images, np.float32).reshape(len(images), -1)
+
+        train = scene.split.train
+        private = features(train.images / np.float32(255))
+        means = np.stack([private[train.labels == c].mean(0) for c in range(len(scene.names))])
+        right = bootstrap(np.ones(3), np.arange(3))
+        return Judge("face_embedding", "0" * 64, features, lambda f: f @ means.T, private, train.labels, right)
+
+    monkeypatch.setattr(faces, "load_weights", dict)
+    monkeypatch.setattr(classifiers, "embedding_judge", judge)
+    assert cli.main(["attack", str(path), "--out", str(run)]) == 0
+    for record in (run / "cells").glob("*/cell.json"):
+        assert "knn_distance [face_embedding]" in json.loads(record.read_text())["metrics"]
+    assert "note" not in json.loads((run / "environment.json").read_text())
+    assert mtimes(run / "training", *(run / "cells").glob("*/work")) == before
+
+
+def test_evaluate_changes_evaluators_and_nothing_else(nowhere, audited, capsys):
+    path, run = audited
+    candidates = {}
+    for cell in (run / "cells").iterdir():
+        with np.load(cell / "candidates.npz", allow_pickle=False) as arrays:
+            candidates[cell] = arrays["candidates"]
+    other = "evaluators=[{name: wide_mlp, steps: 10, width: 16}, {name: wide_mlp, steps: 5, width: 8}]"
+    assert cli.main(["evaluate", str(run), "--set", other]) == 0
+    for cell, pixels in candidates.items():
+        record = json.loads((cell / "cell.json").read_text())
+        assert "attack_accuracy@1 [wide_mlp-2]" in record["metrics"]
+        with np.load(cell / "candidates.npz", allow_pickle=False) as arrays:
+            np.testing.assert_array_equal(arrays["candidates"], pixels)
+    assert "wide_mlp-2" in (run / "results.csv").read_text() and "wide mlp-2" in (run / "report.html").read_text()
+    environment = json.loads((run / "environment.json").read_text())
+    assert environment["evaluated"] == shlex.join(["jaxmia", "evaluate", str(run), "--set", other])
+    assert environment["command"] == f"jaxmia attack {path} --out {run}"
+    assert len(yaml.safe_load((run / "config.yaml").read_text())["evaluators"]) == 2
+    assert cli.main(["attack", str(path), "--out", str(run)]) == 2
+    assert "holds a run of another configuration" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(run), "--set", "evaluators={name: wide_mlp, steps: 10, width: 16}"]) == 0
+    assert cli.main(["attack", str(path), "--out", str(run)]) == 0
+
+
+def test_a_sweep_is_one_folder_per_cell_and_one_table(nowhere, tmp_path, capsys, monkeypatch):
+    path, out = write_config(tmp_path), tmp_path / "sweep"
+    command = ["sweep", str(path), "--out", str(out), "--set", "candidates=1", "--set", "sweep.attacks.0.alpha=[5, 9]"]
+    assert cli.main(command) == 0
+    cells = config.expand(config.load(path, command[5::2], image.SCHEMA), image.SCHEMA)
+    names = [config.digest(cell)[:12] for cell in cells]
+    assert [cell["attacks"][0]["alpha"] for cell in cells] == [5, 9]
+    assert sorted(names) == sorted(item.name for item in out.iterdir() if item.is_dir())
+    told = capsys.readouterr().err
+    assert f"cell 2/2 {names[1]} (attacks.0.alpha=9): finished in" in told
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert [name for name in rows[0]][:3] == ["run", "sweep.attacks.0.alpha", "cell"]
+    assert {(row["run"], row["sweep.attacks.0.alpha"]) for row in rows} == {(names[0], "5"), (names[1], "9")}
+    single = list(csv.DictReader((out / names[0] / "results.csv").open()))
+    assert [{k: v for k, v in row.items() if k in single[0]} for row in rows if row["run"] == names[0]] == single
+
+    before, table = mtimes(*(out / name for name in names)), (out / "results.csv").read_bytes()
+    monkeypatch.setattr(image, "check", lambda *_: pytest.fail("checked again"))
+    assert cli.main(command) == 0
+    assert mtimes(*(out / name for name in names)) == before and (out / "results.csv").read_bytes() == table
+    assert capsys.readouterr().err.count("found finished") == 2
+
+
+def test_a_failing_cell_does_not_stop_a_sweep(nowhere, tmp_path, capsys):
+    path, out = write_config(tmp_path), tmp_path / "sweep"
+    assert cli.main(["sweep", str(path), "--out", str(out), "--set", "sweep.targets.momentum=[100, 0.9]"]) == 2
+    told = capsys.readouterr().err
+    assert "1 of 2 cells failed" in told and "(targets.momentum=100): train softmax: the loss is" in told
+    assert {row["sweep.targets.momentum"] for row in csv.DictReader((out / "results.csv").open())} == {"0.9"}
+
+
+def test_show_prints_what_would_run(tmp_path, capsys):
+    path = write_config(tmp_path)
+    assert cli.main(["show", str(path), "--set", "seed=3"]) == 0
+    (tmp_path / "shown.yaml").write_text(capsys.readouterr().out)
+    shown = config.load(tmp_path / "shown.yaml", (), image.SCHEMA)
+    assert shown == config.load(path, ["seed=3"], image.SCHEMA) and shown["attacks"][0]["gamma"] == 0.99
+    assert cli.main(["show", str(path), "--set", "sweep.seed=[4, 5]"]) == 0
+    assert [cell["seed"] for cell in yaml.safe_load_all(capsys.readouterr().out)] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("list attacks", ["image/brep_mi", "LABELS", "graph/graph_mi"]),
+        ("list defenses", ["dp_sgd", "grads", "2016"]),
+        ("list targets", ["softmax", "convnet"]),
+        ("list evaluators", ["group_norm_cnn", "wide_mlp"]),
+        ("data list", ["orl", "70,000 grey digits", "CC BY 4.0"]),
+    ],
+)
+def test_lists_are_aligned_text_or_a_table_on_a_terminal(nowhere, words, expected, capsys, monkeypatch):
+    assert cli.main(words.split()) == 0
+    plain = capsys.readouterr().out
+    assert all(word in plain for word in expected)
+    lines = plain.splitlines()
+    second = lines[0].index(lines[0].split()[1])
+    assert len(lines) > 2 and all(line[second - 2 : second] == "  " and line[second] != " " for line in lines)
+    assert "\x1b" not in plain and "│" not in plain
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(words.split()) == 0
+    table = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
+    assert "│" in table and all(len(line) <= 200 for line in table.splitlines())
