@@ -35,12 +35,14 @@ class Result(NamedTuple):
       info: the last `Info` of each case; loss is +inf where no step was taken.
       status: int8, a `Status` per case.
       steps: int32, steps taken per case.
+      training_queries: what the training stages asked the target, once for all cases; None where `run` trained none.
     """
 
     output: Any
     info: Info
     status: Int[np.ndarray, " n"]
     steps: Int[np.ndarray, " n"]
+    training_queries: int | None = None
 
 
 def solve(
@@ -143,7 +145,7 @@ def _collect(read: tuple, over: np.ndarray, rows: Result, done: np.ndarray) -> N
     def copy(row: np.ndarray, slot: Any) -> None:
         row[done] = np.asarray(slot)[over]
 
-    jax.tree.map(copy, tuple(rows), read)
+    jax.tree.map(copy, tuple(rows)[:4], read)
 
 
 def _restore(folder: Any, programs: Programs, rows: Result, row_of: dict[int, int]) -> tuple[np.ndarray, Slots]:
@@ -262,8 +264,9 @@ def run(
     if attack.train and scenario.public is None:
         raise ValueError("scenario.public: is None, but this attack trains on public data; give `step -> minibatch`")
     fitted: tuple[Any, ...] = ()
+    asked = 0
     for i, stage in enumerate(attack.train, start=1):
-        output, _ = fit(
+        output, history = fit(
             stage(fitted),
             jax.random.fold_in(key, i),
             scenario.public,  # type: ignore[arg-type]
@@ -272,7 +275,8 @@ def run(
             title=f"{title}: stage {i}",
         )
         fitted += (output,)
-    return solve(
+        asked += int(history.queries[-1])
+    result = solve(
         attack.solve(fitted),
         jax.random.fold_in(key, 0),
         scenario.cases,
@@ -281,6 +285,7 @@ def run(
         folder=folder / "solve" if folder else None,
         title=title,
     )
+    return result._replace(training_queries=asked) if attack.train else result
 
 
 def _check_cases(cases: Any, ids: Any) -> tuple[Any, np.ndarray, int]:

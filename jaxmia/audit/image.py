@@ -193,7 +193,8 @@ def _attack_cell(stage: Stage, one: Trained, served: Target, name: str, section:
     if broken.mean() > 0.5:
         raise FloatingPointError(f"{section['name']} on {one.name}: {broken.mean():.0%} of the cases went non-finite")
     failed = broken | np.asarray(result.info.extra.get("failed", np.zeros(len(targets), bool)))
-    queries = np.asarray(result.info.queries)
+    # What training asked serves all cases, so each bears its share.
+    queries = np.asarray(result.info.queries) + (result.training_queries or 0) / len(targets)
     record = {
         "attack": section["name"],
         "target": one.name,
@@ -202,7 +203,7 @@ def _attack_cell(stage: Stage, one: Trained, served: Target, name: str, section:
         "hyperparameters": keywords(section),
         "n": len(targets),
         "seconds": round(seconds, 2),
-        "queries": {"mean": float(queries.mean()), "max": int(queries.max())} if queries.any() else None,
+        "queries": {"mean": float(queries.mean()), "max": float(queries.max())} if queries.any() else None,
         "status": {status.name: int(np.sum(result.status == status)) for status in Status},
         "failed": int(failed.sum()),
         "control": one.control,

@@ -29,7 +29,7 @@ def regress(
       steps: minibatches.
       loss: `(guesses, truths) -> scalar` of a batch; mean squared error by default.
 
-    The minibatch is a dict with "x", `[n, ...]`.
+    The minibatch is a dict with "x", `[n, ...]`. Every example of a minibatch is one query.
     """
 
     def look(key: Any, batch: Any) -> Any:
@@ -38,10 +38,11 @@ def regress(
     def init(key: Any, batch: Any) -> Any:
         start, ask = jax.random.split(key)
         variables = module.init(start, look(ask, batch), train=False)
-        return variables, optimizer.init(variables["params"])
+        return variables, optimizer.init(variables["params"]), jnp.asarray(batch["x"].shape[0], jnp.int32)
 
     def step(key: Any, state: Any, batch: Any) -> Any:
-        variables, opt = state
+        variables, opt, queries = state
+        queries += batch["x"].shape[0]
         seen = jax.lax.stop_gradient(look(key, batch))
 
         def error(params: Any) -> Any:
@@ -51,6 +52,6 @@ def regress(
         (value, changed), gradient = jax.value_and_grad(error, has_aux=True)(variables["params"])
         updates, opt = optimizer.update(gradient, opt, variables["params"])
         params = optax.apply_updates(variables["params"], updates)
-        return ({**variables, **changed, "params": params}, opt), info(value)
+        return ({**variables, **changed, "params": params}, opt, queries), info(value, queries=queries)
 
     return Process(init, step, lambda state: state[0], steps)

@@ -82,7 +82,9 @@ def regressed(matrix):
     def public(step):
         return {"x": np.random.default_rng(step).uniform(size=(64, *SHAPE)).astype(np.float32)}
 
-    return run(attack, KEY, Scenario(None, codes(matrix), public=public), plan=ONE).output, read[0]
+    result = run(attack, KEY, Scenario(None, codes(matrix), public=public), plan=ONE)
+    assert result.training_queries == 501 * 64  # init looks at a minibatch too
+    return result.output, read[0]
 
 
 def test_regress_learns_the_known_inverse():
