@@ -218,6 +218,7 @@ def fit(
         found = checkpoint.load_newest(folder, (state, history), fingerprint=run_print)
         if found is not None:
             done, (state, history) = found
+            state = jax.tree.map(jax.numpy.asarray, state)  # what is read out is the same whether resumed or not
     saved = time.monotonic()
     with Progress(title, steps, "steps") as bar:
         while done < steps:

@@ -148,7 +148,8 @@ class Target:
             raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
         if not all(bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(params) if _is_float(leaf)):
             raise ValueError("params: the target has NaN or infinite weights; retrain it or load another checkpoint")
-        self.apply, self.params, self.classes = apply, params, classes
+        # A numpy array is a new constant each time it is traced, so that the same run would not know itself again.
+        self.apply, self.params, self.classes = apply, jax.tree.map(jnp.asarray, params), classes
         self.granted = Access(granted)
         self._defend = (defense or Defense()).answer
         self._scores = scores or (lambda key, x: serve(apply(params, x)))  # type: ignore[misc]

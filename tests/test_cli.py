@@ -14,7 +14,7 @@ import pytest
 import yaml
 from jax.experimental.compilation_cache import compilation_cache
 
-from jaxmia import cli, config, zoo
+from jaxmia import checkpoint, cli, config, zoo
 from jaxmia.audit import classifiers, image
 from jaxmia.audit.judge import Judge
 from jaxmia.audit.scenes import DATA
@@ -267,3 +267,20 @@ def test_lists_are_aligned_text_or_a_table_on_a_terminal(nowhere, words, expecte
     assert cli.main(words.split()) == 0
     table = re.sub("\x1b[^m]*m", "", capsys.readouterr().out)
     assert "│" in table and all(len(line) <= 200 for line in table.splitlines())
+
+
+def test_an_attack_cut_off_goes_on_with_targets_that_are_read_back(nowhere, tmp_path, monkeypatch):
+    """What is trained in one process and read back in another must be the same run to the engine."""
+    path, run = write_config(tmp_path), tmp_path / "run"
+    # It asks twice a step: constants that are equal but not the same would be counted twice.
+    command = ["attack", str(path), "--out", str(run), "--set", "attacks=[{name: image/brep_mi, steps: 20}]"]
+
+    def cut_off(*_):
+        raise RuntimeError("cut off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "save_part", cut_off)
+        with pytest.raises(RuntimeError, match="cut off"):
+            cli.main(command)
+    assert list(run.glob("cells/*/work/solve/run.json"))
+    assert cli.main(command) == 0
