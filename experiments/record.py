@@ -17,8 +17,9 @@ __all__ = ["header", "interval", "read", "write"]
 
 def header(script: str, seeds: int) -> dict[str, Any]:
     """The command, the seeds and where it ran."""
+    place = pathlib.Path(script).resolve().relative_to(pathlib.Path(__file__).resolve().parent)
     return {
-        "command": " ".join(["python", f"experiments/{pathlib.Path(script).name}", *sys.argv[1:]]),
+        "command": " ".join(["python", f"experiments/{place}", *sys.argv[1:]]),
         "seeds": list(range(seeds)),
         "environment": {
             "python": platform.python_version(),
