@@ -20,8 +20,8 @@ from (`prior` or `imputation`); `excess` over `imputation_label`, and only that 
 training less that on held-out records. Three controls must gain nothing: the network trained on shuffled labels, the
 network trained with the sensitive attribute shuffled, and a constant model.
 
-Intervals are 95 %. Accuracy: bootstrap of records, those drawn in several seeds kept together. AUC and everything
-`by_seed`: bootstrap of seeds, each with its own split and training, so both count; with few seeds it is rather short
+Intervals are 95 %. Accuracy: bootstrap of records, those drawn in several seeds kept together. AUC and all
+differences: bootstrap of seeds, each with its own split and training, so both count; with few seeds it is rather short
 (see `jaxmia.metrics.estimate`). Splits of different seeds overlap. Nothing is corrected for the number of comparisons.
 
 Expected, AUC on training records. fair: `imputation_label` 0.73; the published attack 0.93 on the network (confidence)

@@ -1,4 +1,4 @@
-"""Four attacks on four targets trained on ORL faces, over several seeds, beside their controls and three defenses.
+"""Four attacks on four targets trained on ORL faces, over several seeds, beside their controls; three under defenses.
 
     python experiments/orl.py
 

@@ -16,7 +16,7 @@ from jaxmia.audit.judge import Judge, classifier_judge, embedding_judge
 from jaxmia.audit.scenes import Scene
 from jaxmia.core import Defense
 from jaxmia.data import faces, minibatches, to_float
-from jaxmia.defenses.dp_sgd import poisson_batches
+from jaxmia.defenses.dp_sgd import epsilon, poisson_batches
 from jaxmia.engine import fit as train_on
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Outputs, Target, digest, from_linen, sown_features
@@ -183,13 +183,22 @@ def _target(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene, job:
         "dataset": scene.name,
         "architecture": section["name"],
         "test_accuracy": {**bootstrap(right.astype(float), test.labels)._asdict(), "unit": "share"},
-        "defense": defended["name"] if defended else "",
+        "defense": _described(defended, recipe, len(labels)),
         "granted": "WEIGHTS",
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
         "seconds": float(seconds.read_text()),
     }
     target = from_linen(module, variables, classes=len(scene.names), defense=defense)
     return Trained(name, target, record, control)
+
+
+def _described(defended: dict[str, Any] | None, recipe: zoo.Recipe, images: int) -> str:
+    """The name of a defense; where it accounts for Poisson sampling, with the epsilon of one image that was spent."""
+    if not defended or not defenses.get(defended["name"]).inputs:
+        return defended["name"] if defended else ""
+    rate, delta = min(recipe.batch_size, images) / images, 0.1 / images
+    spent = epsilon(noise_multiplier=defended["noise_multiplier"], rate=rate, steps=recipe.steps, delta=delta)
+    return f"{defended['name']}, epsilon {spent:.3g} for one image at delta {delta:.1g}"
 
 
 def evaluators(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene) -> list[Judge]:
