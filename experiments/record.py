@@ -32,7 +32,7 @@ def header(script: str, seeds: int) -> dict[str, Any]:
 
 def interval(estimate: Estimate) -> list[float]:
     """Value, low and high end."""
-    return [round(number, 4) for number in (estimate.value, estimate.low, estimate.high)]
+    return [round(number, 4) + 0.0 for number in (estimate.value, estimate.low, estimate.high)]  # no negative zero
 
 
 def write(report: dict[str, Any], began: float, folder: pathlib.Path, name: str) -> None:

@@ -40,7 +40,15 @@ def _apply(module, variables, x):
 def fitted(request):
     module, names = CLASSIFIERS[request.param]
     x = jax.random.uniform(jax.random.key(1), (3, *FACE))
-    return module, names, initialize(module, x), x
+    variables = initialize(module, x)
+    # Softmax regression starts from zero weights, where an image has no gradient.
+    moved = jax.tree.map(lambda leaf: leaf + 0.01 * jax.random.normal(jax.random.key(2), leaf.shape), variables)
+    return module, names, {**variables, "params": moved["params"]}, x
+
+
+def test_softmax_starts_from_zero():
+    variables = initialize(SoftmaxRegression(7), jnp.zeros((1, *FACE)))
+    assert all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(variables["params"]))
 
 
 def test_logits_features_and_gradients(fitted):
