@@ -26,6 +26,10 @@ baselines do not vary. Hence `auc_nodes` besides, of the first seed: a bootstrap
 pairs that share a node are not independent. No defense: DP-SGD needs gradients of single examples, which a graph does
 not have, and rounding answers does not touch weights.
 
+Measured, AUC among all papers: `released` 0.857 [0.853, 0.862], as published (0.87, 0.856), above `features` 0.803 but
+below `features_labels` 0.895, which needs no network; together (`informed`) 0.902, an excess of 0.007 [0.007, 0.008]. `paper`
+comes to 0.616 [0.597, 0.643]: its sigmoid ties the pairs, its sum keeps few edges. The controls reach 0.59, 0.59 and 0.5.
+
 What differs from the released code: no dropout, no choice of the weights by validation, other splits.
 """
 
@@ -251,7 +255,7 @@ def table(report: dict[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="GraphMI on Cora beside what is known without the network.")
-    parser.add_argument("--seeds", type=int, default=5, help="splits and trainings, at least 2")
+    parser.add_argument("--seeds", type=int, default=3, help="splits and trainings, at least 2")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results")
     options = parser.parse_args()
     if options.seeds < 2:
