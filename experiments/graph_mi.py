@@ -27,8 +27,8 @@ pairs that share a node are not independent. No defense: DP-SGD needs gradients 
 not have, and rounding answers does not touch weights.
 
 Measured, AUC among all papers: `released` 0.857 [0.853, 0.862], as published (0.87, 0.856), above `features` 0.803 but
-below `features_labels` 0.895, which needs no network; together (`informed`) 0.902, an excess of 0.007 [0.007, 0.008]. `paper`
-comes to 0.616 [0.597, 0.643]: its sigmoid ties the pairs, its sum keeps few edges. The controls reach 0.59, 0.59 and 0.5.
+below `features_labels` 0.895, which needs no network; together (`informed`) 0.902, an excess of 0.007 [0.007, 0.008].
+`paper` comes to 0.616 [0.597, 0.643]. The controls reach 0.59, 0.59 and 0.5.
 
 What differs from the released code: no dropout, no choice of the weights by validation, other splits.
 """
