@@ -1,8 +1,9 @@
 """What survives kill -9: checkpoints of a tree (orbax) and finished parts of a result (npz), both verified by checksum.
 
-Layout of a folder: `step-<n>/` with orbax's files, `step-<n>.json` written last (step, fingerprint, shapes, dtypes,
-sha256 of the arrays): a checkpoint without a verifying manifest does not exist. `part-<first id>-<sha256>.npz` holds
-finished cases; its name is its checksum. Folders are readable by their owner only: they hold reconstructions.
+Layout of a folder: `step-<n>/` with orbax's files (`step-<n>.npz` where several processes run), `step-<n>.json` written
+last (step, fingerprint, shapes, dtypes, sha256 of the arrays): a checkpoint without a verifying manifest does not exist.
+`part-<first row>-<sha256>.npz` holds finished cases; its name is its checksum. Folders are readable by their owner only:
+they hold reconstructions.
 """
 
 import contextlib
@@ -103,12 +104,16 @@ def save(folder: pathlib.Path, step: int, tree: Any, *, fingerprint: str, keep: 
     if path.exists():
         shutil.rmtree(path)
     try:
-        ocp.save(str(path), _as_dict(tree))
+        if jax.process_count() > 1:  # there orbax saves jointly or not at all, and each process is at a step of its own
+            write_atomically(path.with_suffix(".npz"), _npz(_as_dict(tree)))
+        else:
+            ocp.save(str(path), _as_dict(tree))
     except Exception as error:  # its storage reports a full disk as ValueError, among others
         raise OSError(f"checkpoint {path}: cannot be written ({error})") from error
     write_atomically(path.with_suffix(".json"), json.dumps(manifest).encode())
     for old in saved_steps(folder)[keep:]:
         (folder / f"step-{old}.json").unlink()
+        (folder / f"step-{old}.npz").unlink(missing_ok=True)
         shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
 
 
@@ -120,7 +125,8 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 def load_newest(folder: pathlib.Path, template: Any, *, fingerprint: str) -> tuple[int, Any] | None:
     """The newest checkpoint that verifies, as `(step, tree of numpy arrays)`; None without one.
 
-    A damaged checkpoint is reported and the one before it is used.
+    A damaged checkpoint is reported and the one before it is used; one of other shapes than the template's is passed
+    over.
 
     Raises:
       ValueError: if the folder's checkpoints belong to another run.
@@ -134,7 +140,10 @@ def load_newest(folder: pathlib.Path, template: Any, *, fingerprint: str) -> tup
             manifest = json.loads(path.with_suffix(".json").read_bytes())
             if manifest["fingerprint"] != fingerprint:
                 raise _Foreign
-            loaded = ocp.load(str(path), _as_dict(shapes))
+            if manifest["leaves"] != _describe(shapes)["leaves"]:
+                continue  # of the same run, cut up otherwise
+            alone = path.with_suffix(".npz")
+            loaded = _read_npz(alone.read_bytes()) if alone.exists() else ocp.load(str(path), _as_dict(shapes))
             leaves, structure = jax.tree.flatten(shapes)
             tree = jax.tree.unflatten(structure, [loaded.get(f"{i:04d}", leaf) for i, leaf in enumerate(leaves)])
             if {**manifest, **_describe(tree)} != manifest:
@@ -154,17 +163,26 @@ class _Foreign(Exception):
     pass
 
 
-def save_part(folder: pathlib.Path, ids: np.ndarray, tree: Any) -> None:
-    """Commit finished cases: `tree` has leading axis `len(ids)`. The file's name carries its checksum."""
-    leaves = jax.tree.leaves(_to_numpy(tree))
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, ids=ids, **{f"leaf{i}": leaf for i, leaf in enumerate(leaves)})  # type: ignore[arg-type]
-    content = buffer.getvalue()
-    write_atomically(folder / f"part-{int(ids[0]):08d}-{hashlib.sha256(content).hexdigest()[:32]}.npz", content)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _read_npz(content: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def save_part(folder: pathlib.Path, rows: np.ndarray, tree: Any) -> None:
+    """Commit finished cases: `tree` has leading axis `len(rows)`. The file's name carries its checksum."""
+    leaves = jax.tree.leaves(_to_numpy(tree))
+    content = _npz({"rows": rows, **{f"leaf{i}": leaf for i, leaf in enumerate(leaves)}})
+    write_atomically(folder / f"part-{int(rows[0]):08d}-{hashlib.sha256(content).hexdigest()[:32]}.npz", content)
 
 
 def load_parts(folder: pathlib.Path, template: Any) -> list[tuple[np.ndarray, Any]]:
-    """All finished parts that verify, as `(ids, tree)`; a damaged one is set aside, its cases run again."""
+    """All finished parts that verify, as `(rows, tree)`; a damaged one is set aside, its cases run again."""
     structure, parts = jax.tree.structure(template), []
     for file in sorted(folder.glob("part-*.npz")):
         content = file.read_bytes()
@@ -174,7 +192,7 @@ def load_parts(folder: pathlib.Path, template: Any) -> list[tuple[np.ndarray, An
             )
             file.rename(file.with_suffix(".damaged"))
             continue
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            leaves = [arrays[f"leaf{i}"] for i in range(structure.num_leaves)]
-            parts.append((arrays["ids"], jax.tree.unflatten(structure, leaves)))
+        arrays = _read_npz(content)
+        leaves = [arrays[f"leaf{i}"] for i in range(structure.num_leaves)]
+        parts.append((arrays["rows"], jax.tree.unflatten(structure, leaves)))
     return parts

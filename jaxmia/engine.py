@@ -4,25 +4,36 @@
 together in blocks, and a slot whose case is finished, asked to stop or went non-finite is read out and refilled with
 the next case. So the compiled program has one shape, memory does not grow with the number of cases, early stopping
 saves time, and a case computes the same alone, in any order, batch or number of devices: its key is
-`fold_in(fold_in(key, case id), step)`.
+`fold_in(fold_in(key, case id), step)`. Where several processes run the same program (`jax.distributed`), each works off
+its share of the cases on its own devices, and all get the whole result.
 """
 
 import json
 import os
+import pathlib
+import sys
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from jaxmia import checkpoint
 from jaxmia.core import Attack, Info, Process, Scenario
-from jaxmia.parallel import Program, place, traced
+from jaxmia.fitting import fit
+from jaxmia.parallel import (
+    Program,
+    free_memory,
+    gather_rows,
+    own_rows,
+    place,
+    ran_out_of_memory,
+    uncommitted,
+)
 from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
-from jaxmia.slots import Programs, Slots, Status, build, check_stable, fingerprint
+from jaxmia.slots import Programs, Slots, Status, build
 
 __all__ = ["Plan", "Result", "Status", "fit", "run", "solve"]
 
@@ -63,14 +74,15 @@ def solve(
       key: typed key; the same key, ids and cases give the same result however the work is cut.
       cases: pytree of arrays with a leading case axis.
       steps: the budget per case; None takes the process's own.
-      ids: int32 `[n]`, distinct case ids; None numbers the cases. A restart is the same case under another id.
+      ids: int32 `[n]`, the identity of each case's randomness; None numbers the cases. A restart is the same case
+        under another id; under the same id, two settings of a sweep meet the same random numbers.
       plan: how to run it.
-      folder: where finished cases and checkpoints go (created 0700). A run that finds its own finished work there
-        continues; one that finds another's refuses.
+      folder: where finished cases and checkpoints go (created 0700); one that all processes share. A run that finds
+        its own finished work there continues; one that finds another's refuses.
       title: shown by the progress bar.
 
     Raises:
-      ValueError: for zero cases, unequal leading axes, repeated ids, a bad plan, or a folder of another run.
+      ValueError: for zero cases, unequal leading axes, a bad plan, or a folder of another run.
     """
     steps = process.steps if steps is None else steps
     if steps < 0:
@@ -78,65 +90,99 @@ def solve(
     check_plan(plan)
     cases, ids, n = _check_cases(cases, ids)
     devices = plan.devices or tuple(jax.local_devices())
-    chunk = plan.chunk or min(256, -(-n // len(devices)))
     folder = checkpoint.private_folder(folder) if folder is not None else None
-    programs = build(process, key, cases, ids, steps, devices, chunk, plan)
-    shapes = jax.eval_shape(programs.read, key, programs.example)
-    rows = Result(*jax.tree.map(lambda x: np.zeros((n,) + x.shape[2:], x.dtype), shapes))
-    row_of = {int(case_id): row for row, case_id in enumerate(ids)}
-    finished, slots = np.zeros(n, bool), programs.example
-    if folder is not None:
-        finished, slots = _restore(folder, programs, rows, row_of)
+    own, key, work, room = own_rows(n), uncommitted(key), None, free_memory(devices)
+    most = 256 if devices[0].platform == "cpu" else 1024
+    chunk = plan.chunk or min(most, max(1, -(-len(own) // len(devices))))
+    if plan.microbatch:
+        chunk = plan.microbatch * max(2, -(-chunk // plan.microbatch))
+    with Progress(title, len(own) * max(steps, 1), "steps") as bar:
+        while True:
+            less = _legal(chunk // 2, plan)
+            try:
+                programs = build(process, key, cases, ids, steps, devices, chunk, plan)
+                if plan.chunk is None and room is not None and programs.memory > 0.8 * room and less:
+                    chunk = less
+                    continue
+                if work is None:
+                    rows = Result(*jax.tree.map(lambda x: np.zeros((n, *x.shape[1:]), x.dtype), programs.read.shapes))
+                    work = _Work(key, cases, ids, steps, devices, plan, folder, rows, ~np.isin(np.arange(n), own))
+                    if folder is not None:
+                        _restore_rows(work, programs)
+                _work_off(work, programs, bar)
+                return gather_rows(work.rows, n)
+            except jax.errors.JaxRuntimeError as error:
+                if not (ran_out_of_memory(error) and less):
+                    raise
+                print(f"{title}: out of memory with {chunk} cases per device, going on with {less}", file=sys.stderr)
+                chunk = less
+
+
+class _Work(NamedTuple):
+    """What a solve is about; stays when the chunk changes."""
+
+    key: Any
+    cases: Any
+    ids: Int[np.ndarray, " n"]
+    steps: int
+    devices: Any
+    plan: Plan
+    folder: pathlib.Path | None
+    rows: Result  # filled in place
+    finished: Bool[np.ndarray, " n"]  # likewise; true as well for rows that other processes work on
+
+
+def _legal(most: int, plan: Plan) -> int:
+    """The largest legal chunk of at most so many cases; 0 if there is none."""
+    chunk = most - most % (plan.microbatch or 1)
+    return 0 if chunk == plan.microbatch else chunk
+
+
+def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
+    """Step slots until every row is finished."""
+    key, _, _, steps, devices, plan, folder, rows, finished = work
+    others = int(finished.size - len(own_rows(finished.size)))
+    shelf = _shelf(folder)
+    slots = _restore_slots(work, programs, shelf)
     idle = np.array(slots.idle)
-    running = {int(case_id) for case_id in slots.ids[~idle]}
-    pending = [row for row in range(n) if not finished[row] and int(ids[row]) not in running]
+    running = set(np.array(slots.rows)[~idle].tolist())
+    pending = [row for row in np.flatnonzero(~finished).tolist() if row not in running]
     slots = place(slots, devices)
-
     saved = time.monotonic()
-    with Progress(title, n * max(steps, 1), "steps") as bar:
-        while not finished.all():
-            if pending and idle.any():
-                slots = _refill(programs.admit, key, slots, idle, pending, cases, ids, devices)
-            slots = programs.block(key, slots)
-            taken, status = np.array(slots.steps), np.array(slots.status)
-            over = ~idle & ((status != Status.RUNNING) | (taken >= steps))
-            # Reading out costs a pass over all slots, so it waits until a quarter of them is over, or none is left.
-            if over.sum() == (~idle).sum() or over.sum() * 4 >= over.size:
-                done = np.array([row_of[int(case_id)] for case_id in np.array(slots.ids)[over]])
-                _collect(programs.read(key, slots), over, rows, done)
-                if folder is not None:
-                    checkpoint.save_part(folder, ids[done], jax.tree.map(lambda a: a[done], rows))
-                finished[done], idle = True, idle | over
-                slots = slots._replace(idle=place(idle, devices))
-            if plan.progress:
-                count = int(finished.sum())
-                bar.update(count * max(steps, 1) + int(taken[~idle].sum()), f"{count}/{n} cases")
-            if folder is not None and time.monotonic() - saved >= plan.save_seconds:
-                number = max(checkpoint.saved_steps(folder), default=0) + 1
-                checkpoint.save(folder, number, slots, fingerprint=programs.fingerprint)
-                saved = time.monotonic()
-    return rows
+    while not finished.all():
+        if pending and idle.any():
+            slots = _refill(programs.admit, work, slots, idle, pending)
+        slots = programs.block(key, slots)
+        taken, status = np.array(slots.steps), np.array(slots.status)
+        over = ~idle & ((status != Status.RUNNING) | (taken >= steps))
+        # Reading out costs a pass over all slots, so it waits until a quarter of them is over, or none is left.
+        if over.sum() == (~idle).sum() or over.sum() * 4 >= over.size:
+            done = np.array(slots.rows)[over]
+            _collect(programs.read(key, slots), over, rows, done)
+            if folder is not None:
+                checkpoint.save_part(folder, done, jax.tree.map(lambda a: a[done], rows))
+            finished[done], idle = True, idle | over
+            slots = slots._replace(idle=place(idle, devices))
+        if plan.progress:
+            count = int(finished.sum()) - others
+            note = f"{count}/{finished.size - others} cases"
+            bar.update(count * max(steps, 1) + int(taken[~idle].sum()), note)
+        if shelf is not None and time.monotonic() - saved >= plan.save_seconds:
+            number = max(checkpoint.saved_steps(shelf), default=0) + 1
+            checkpoint.save(shelf, number, slots, fingerprint=programs.fingerprint)
+            saved = time.monotonic()
 
 
-def _refill(
-    admit: Program,
-    key: Any,
-    slots: Slots,
-    idle: np.ndarray,
-    pending: list[int],
-    cases: Any,
-    ids: np.ndarray,
-    devices: Any,
-) -> Slots:
-    """Give idle slots the next pending cases; `idle` and `pending` are changed in place."""
+def _refill(admit: Program, work: _Work, slots: Slots, idle: np.ndarray, pending: list[int]) -> Slots:
+    """Give idle slots the next pending rows; `idle` and `pending` are changed in place."""
     free = np.argwhere(idle)[: len(pending)]
-    rows = np.zeros(idle.shape, np.int64)
+    rows = np.zeros(idle.shape, np.int32)
     fresh = np.zeros(idle.shape, bool)
     for slot in free:
         rows[tuple(slot)], fresh[tuple(slot)] = pending.pop(0), True
     idle &= ~fresh
-    new = (fresh, ids[rows], jax.tree.map(lambda a: a[rows], cases))
-    return admit(key, slots, *place(new, devices))
+    new = (fresh, rows, work.ids[rows], jax.tree.map(lambda a: a[rows], work.cases))
+    return admit(work.key, slots, *place(new, work.devices))
 
 
 def _collect(read: tuple, over: np.ndarray, rows: Result, done: np.ndarray) -> None:
@@ -148,8 +194,17 @@ def _collect(read: tuple, over: np.ndarray, rows: Result, done: np.ndarray) -> N
     jax.tree.map(copy, tuple(rows)[:4], read)
 
 
-def _restore(folder: Any, programs: Programs, rows: Result, row_of: dict[int, int]) -> tuple[np.ndarray, Slots]:
-    """Finished cases and running slots that an earlier run of the same work left in `folder`."""
+def _shelf(folder: pathlib.Path | None) -> pathlib.Path | None:
+    """Where this process keeps its checkpoints: finished rows are common to all, running slots are its own."""
+    if folder is None or jax.process_count() == 1:
+        return folder
+    return checkpoint.private_folder(folder / f"process-{jax.process_index()}-of-{jax.process_count()}")
+
+
+def _restore_rows(work: _Work, programs: Programs) -> None:
+    """Fill in what an earlier run of the same work finished."""
+    folder = work.folder
+    assert folder is not None
     marker = folder / "run.json"
     try:
         owner = json.loads(marker.read_bytes())["fingerprint"] if marker.exists() else programs.fingerprint
@@ -161,84 +216,20 @@ def _restore(folder: Any, programs: Programs, rows: Result, row_of: dict[int, in
             "name an empty folder, or delete this one to start again"
         )
     checkpoint.write_atomically(marker, json.dumps({"fingerprint": programs.fingerprint}).encode())
-    finished, slots = np.zeros(len(row_of), bool), programs.example
-    for part_ids, part in checkpoint.load_parts(folder, rows):
-        done = np.array([row_of[int(case_id)] for case_id in part_ids])
-        jax.tree.map(lambda row, value: row.__setitem__(done, value), rows, part)
-        finished[done] = True
-    found = checkpoint.load_newest(folder, slots, fingerprint=programs.fingerprint)
-    if found is not None:
-        slots = found[1]
-        over = np.vectorize(lambda case_id: finished[row_of[int(case_id)]])(slots.ids)
-        slots = slots._replace(idle=slots.idle | over)
-    return finished, slots
+    for done, part in checkpoint.load_parts(folder, work.rows):
+        jax.tree.map(lambda row, value: row.__setitem__(done, value), work.rows, part)
+        work.finished[done] = True
 
 
-def fit(
-    process: Process,
-    key: Any,
-    batches: Callable[[int], Any],
-    *,
-    steps: int | None = None,
-    plan: Plan = Plan(),
-    folder: str | os.PathLike | None = None,
-    title: str = "fit",
-) -> tuple[Any, Info]:
-    """Train one process over minibatches.
-
-    Args:
-      process: a training run; its data is a minibatch.
-      key: typed key; step t gets `fold_in(key, t)`.
-      batches: `step -> minibatch`, pure: the same step gives the same batch.
-      steps: number of steps; None takes the process's own.
-      plan: block, save_seconds and progress are used.
-      folder: where checkpoints go; a run that finds its own there continues to the same result.
-      title: shown by the progress bar.
-
-    Returns:
-      What the process reads out, and the history as an `Info` of numpy arrays `[steps]`.
-
-    Raises:
-      FloatingPointError: when the loss goes non-finite, naming the step.
-      ValueError: for fewer than one step, a bad plan, or a folder of another run.
-    """
-    steps = process.steps if steps is None else steps
-    if steps < 1:
-        raise ValueError(f"steps: {steps}; legal is 1 or more")
-    check_plan(plan)
-    folder = checkpoint.private_folder(folder) if folder is not None else None
-    first = batches(0)
-    state = jax.jit(process.init)(jax.random.fold_in(key, 0), first)
-    stepped, (after, told), text = traced(process.step, key, state, first)
-    check_stable(state, after)
-    advance = jax.jit(lambda t, state, batch: stepped(jax.random.fold_in(key, t), state, batch), donate_argnums=1)
-    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), told)
-    done, run_print = 0, fingerprint(text, steps, key, first, state)
-    if folder is not None:
-        found = checkpoint.load_newest(folder, (state, history), fingerprint=run_print)
-        if found is not None:
-            done, (state, history) = found
-            state = jax.tree.map(jax.numpy.asarray, state)  # what is read out is the same whether resumed or not
-    saved = time.monotonic()
-    with Progress(title, steps, "steps") as bar:
-        while done < steps:
-            block = []
-            for t in range(done, min(done + plan.block, steps)):
-                state, one = advance(t + 1, state, batches(t))
-                block.append(one)
-            for t, one in enumerate(jax.device_get(block), start=done):
-                jax.tree.map(lambda rows, value, t=t: rows.__setitem__(t, value), history, one)
-                if not np.isfinite(one.loss):
-                    raise FloatingPointError(
-                        f"{title}: the loss is {one.loss} at step {t + 1}; lower the learning rate"
-                    )
-            done += len(block)
-            if plan.progress:
-                bar.update(done, f"loss {history.loss[done - 1]:.4g}")
-            if folder is not None and (done == steps or time.monotonic() - saved >= plan.save_seconds):
-                checkpoint.save(folder, done, (state, history), fingerprint=run_print)
-                saved = time.monotonic()
-    return process.read(state), history
+def _restore_slots(work: _Work, programs: Programs, shelf: pathlib.Path | None) -> Slots:
+    """The running slots of an earlier run with as many slots, else idle ones."""
+    if shelf is None:
+        return programs.example
+    found = checkpoint.load_newest(shelf, programs.example, fingerprint=programs.fingerprint)
+    if found is None:
+        return programs.example
+    slots = found[1]
+    return slots._replace(idle=slots.idle | work.finished[slots.rows])
 
 
 def run(
@@ -298,6 +289,6 @@ def _check_cases(cases: Any, ids: Any) -> tuple[Any, np.ndarray, int]:
     if n == 0:
         raise ValueError("cases: there are none; give at least one case")
     ids = np.arange(n, dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
-    if ids.shape != (n,) or len(set(ids.tolist())) != n:
-        raise ValueError(f"ids: shape {ids.shape} with {len(set(ids.tolist()))} distinct; legal is {n} distinct ids")
+    if ids.shape != (n,):
+        raise ValueError(f"ids: shape {ids.shape}; legal is one id for each of the {n} cases")
     return cases, ids, n

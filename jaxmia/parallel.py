@@ -1,20 +1,78 @@
 """Devices: one mesh axis, `cases`, and two mappers that run the same per-device program (architecture section 5).
 
 This is the only module that knows devices. A mapped function takes `shared` trees, replicated, and `cases` trees whose
-leaves are `[devices, chunk, ...]`; its per-device program sees `[chunk, ...]` and never communicates.
+leaves are `[devices, chunk, ...]`; its per-device program sees `[chunk, ...]` and never communicates. Training has an
+axis of its own, `data`, along which minibatches are cut; there the compiler adds the sums over devices.
 """
 
+import hashlib
+import pathlib
+import platform
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+import psutil
+from jax.experimental import multihost_utils
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-__all__ = ["Program", "compile_program", "place", "traced"]
+__all__ = [
+    "Program",
+    "Spread",
+    "agree",
+    "compile_program",
+    "free_memory",
+    "gather_rows",
+    "join",
+    "keep_compiled",
+    "own_rows",
+    "place",
+    "ran_out_of_memory",
+    "traced",
+    "uncommitted",
+]
 
 AXIS = "cases"
+
+
+def join(coordinator: str, processes: int | None = None, process: int | None = None) -> None:
+    """Become one of several processes, on one machine or many, before anything is computed.
+
+    Args:
+      coordinator: "host:port" of process 0; "auto" leaves all three to JAX, which knows Slurm and other clusters.
+      processes: how many there are.
+      process: which one this is, from 0.
+
+    Raises:
+      ValueError: for numbers that do not fit, naming them.
+    """
+    if coordinator == "auto":
+        jax.distributed.initialize()
+        return
+    if processes is None or process is None or not 0 <= process < processes:
+        raise ValueError(
+            f"process {process} of {processes} at {coordinator}: legal is a coordinator host:port, a number of "
+            "processes, and which one this is, from 0; or auto alone"
+        )
+    jax.distributed.initialize(coordinator, processes, process)
+
+
+def keep_compiled(folder: pathlib.Path) -> None:
+    """Keep compiled programs in `folder` for later runs, unless JAX was told of another place."""
+    if jax.config.read("jax_compilation_cache_dir") is None:
+        # Machines that share a home may differ in what instructions their CPUs know.
+        flags = re.search(r"^(flags|Features)\s*:.*", _read("/proc/cpuinfo"), re.MULTILINE)
+        told = f"{platform.machine()} {flags[0] if flags else platform.processor()}"
+        jax.config.update("jax_compilation_cache_dir", str(folder / hashlib.sha256(told.encode()).hexdigest()[:12]))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _read(path: str) -> str:
+    return pathlib.Path(path).read_text() if pathlib.Path(path).exists() else ""
 
 
 class Program:
@@ -25,17 +83,26 @@ class Program:
 
     Attributes:
       constants: the hoisted arrays.
+      shapes: of what it returns on one device.
     """
 
-    def __init__(self, run: Any, constants: list):
-        self._run, self.constants = run, constants
+    def __init__(self, compiled: Any, constants: list, shapes: Any):
+        self._compiled, self.constants, self.shapes = compiled, constants, shapes
 
     def __call__(self, shared: Any, *cases: Any) -> Any:
-        return self._run(self.constants, shared, *cases)
+        return self._compiled(self.constants, shared, *cases)
 
-    def compiled_text(self, shared: Any, *cases: Any) -> str:
+    def compiled_text(self) -> str:
         """The optimized HLO, to show that it holds no collective."""
-        return self._run.lower(self.constants, shared, *cases).compile().as_text()
+        return self._compiled.as_text()
+
+    def memory(self) -> int:
+        """Bytes that one device needs while the program runs, as the compiler foresees them; 0 where it tells none."""
+        found = self._compiled.memory_analysis()
+        if found is None:
+            return 0
+        held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        return held + found.temp_size_in_bytes
 
 
 def traced(fn: Callable, *examples: Any) -> tuple[Callable, Any, str]:
@@ -72,6 +139,7 @@ def compile_program(
         return jax.tree.unflatten(out_tree, flat)
 
     donated = tuple(position + 2 for position in donate)
+    constants = replicate(constants, devices)
     if mapper == "pmap":
         run = jax.pmap(
             program, AXIS, in_axes=(None, None) + (0,) * len(cases), devices=list(devices), donate_argnums=donated
@@ -84,17 +152,112 @@ def compile_program(
             return jax.tree.map(lambda leaf: leaf[None], out)
 
         specs = (PartitionSpec(), PartitionSpec()) + (sharded,) * len(cases)
-        mapped = jax.shard_map(local, mesh=_mesh(devices), in_specs=specs, out_specs=sharded, check_vma=False)
+        mapped = jax.shard_map(local, mesh=mesh(devices), in_specs=specs, out_specs=sharded, check_vma=False)
         run = jax.jit(mapped, donate_argnums=donated)
-        constants = jax.device_put(constants, NamedSharding(_mesh(devices), PartitionSpec()))
-    return Program(run, constants)
+    outer = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), cases)
+    return Program(run.lower(constants, shared, *outer).compile(), constants, out_shape)
 
 
 def place(tree: Any, devices: Sequence[Any]) -> Any:
     """Put `[devices, chunk, ...]` leaves on their devices, one slice each."""
-    sharding = NamedSharding(_mesh(devices), PartitionSpec(AXIS))
+    sharding = NamedSharding(mesh(devices), PartitionSpec(AXIS))
     return jax.tree.map(lambda leaf: jax.device_put(leaf, sharding), tree)
 
 
-def _mesh(devices: Sequence[Any]) -> Mesh:
-    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
+class Spread:
+    """Training over `devices`: minibatches in slices; what is trained whole on each, or (`sharded`) in slices too.
+
+    Every leaf is cut along its longest axis that the number of devices divides, and whole where there is none.
+    """
+
+    def __init__(self, devices: Sequence[Any], sharded: bool):
+        self.devices, self.sharded, self._mesh = devices, sharded, mesh(devices, "data")
+        self.whole = NamedSharding(self._mesh, PartitionSpec())
+
+    def layout(self, state: Any) -> Any:
+        """The sharding of every leaf of a state (arrays or shapes)."""
+
+        def lie(leaf: Any) -> NamedSharding:
+            able = [axis for axis, size in enumerate(leaf.shape) if size and size % len(self.devices) == 0]
+            if not self.sharded or not able:
+                return self.whole
+            longest = max(able, key=lambda axis: leaf.shape[axis])
+            return NamedSharding(self._mesh, PartitionSpec(*(None,) * longest, "data"))
+
+        return jax.tree.map(lie, state)
+
+    def cut(self, batch: Any) -> Any:
+        """A minibatch of host arrays on the devices, each its slice.
+
+        Raises:
+          ValueError: if the devices do not divide its leading axis.
+        """
+        if len(self.devices) == 1:
+            return batch
+
+        def put(leaf: Any) -> Any:
+            leaf = np.asarray(leaf)
+            if leaf.shape[0] % len(self.devices):
+                raise ValueError(
+                    f"batch: {leaf.shape[0]} examples on {len(self.devices)} devices; legal is a multiple of the devices"
+                )
+            sharding = NamedSharding(self._mesh, PartitionSpec("data"))
+            return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+        return jax.tree.map(put, batch)
+
+    def collect(self, tree: Any) -> Any:
+        """Numpy copies, whole; where processes share the devices, all must call it."""
+        if jax.process_count() > 1 and self.sharded:
+            tree = jax.jit(lambda tree: tree, out_shardings=self.whole)(tree)
+        return jax.device_get(tree)
+
+
+def agree(yes: bool) -> bool:
+    """The first process's answer, on all of them; each must ask."""
+    return bool(multihost_utils.broadcast_one_to_all(np.array(yes))) if jax.process_count() > 1 else yes
+
+
+def replicate(tree: Any, devices: Sequence[Any]) -> Any:
+    """Put whole leaves on every device."""
+    return jax.device_put(tree, NamedSharding(mesh(devices), PartitionSpec()))
+
+
+def uncommitted(key: Any) -> Any:
+    """The same key, bound to no device."""
+    bits = jax.numpy.asarray(np.asarray(jax.random.key_data(key)))
+    return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(key))
+
+
+def mesh(devices: Sequence[Any], axis: str = AXIS) -> Mesh:
+    """One axis over `devices`; Auto, since loops over an axis that is sharded explicitly do not trace."""
+    return Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
+
+
+def free_memory(devices: Sequence[Any]) -> int | None:
+    """Bytes that each of `devices` has left; None where nobody knows. CPU devices share the machine's memory."""
+    told = devices[0].memory_stats()
+    if told and "bytes_limit" in told:
+        return told["bytes_limit"] - told.get("bytes_in_use", 0)
+    return psutil.virtual_memory().available // len(devices) if devices[0].platform == "cpu" else None
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is the device's word that it has no memory left."""
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def own_rows(n: int) -> np.ndarray:
+    """The rows that this process works on: all of them, or every k-th where k processes share the work."""
+    return np.arange(jax.process_index(), n, jax.process_count())
+
+
+def gather_rows(tree: Any, n: int) -> Any:
+    """Complete arrays `[n, ...]` of which every process has filled its `own_rows`; all processes must call it."""
+    if jax.process_count() == 1:
+        return tree
+    own, most = own_rows(n), -(-n // jax.process_count())
+    padded = jax.tree.map(lambda a: np.concatenate([a[own], np.zeros((most - len(own), *a.shape[1:]), a.dtype)]), tree)
+    every = multihost_utils.process_allgather(padded)  # [processes, most, ...]
+    # Row r is entry r // k of process r % k, so that turning the two leading axes restores the order.
+    return jax.tree.map(lambda a, e: np.swapaxes(e, 0, 1).reshape(-1, *a.shape[1:])[:n], tree, every)

@@ -9,35 +9,49 @@ class Plan(NamedTuple):
     """What may change the speed and never the result.
 
     Attributes:
-      chunk: cases per device in one program, padded to exactly this; None takes min(256, cases per device). With the
-        same chunk results are equal to the last bit whatever else changes on one device; another chunk may move them
-        by rounding (<= 1e-6 seen).
+      chunk: cases per device in one program, padded to exactly this. None takes at most 256 (CPU) or 1024, fewer where
+        the compiler foresees more memory than is free; a device that runs out of memory all the same gets half of it.
+        With the same chunk results are equal to the last bit whatever else changes on one device; another chunk may
+        move them by rounding (<= 1e-6 seen).
+      microbatch: cases computed together. When given, a chunk is two or more of them, computed one after another, so
+        that results do not depend on the chunk (to the last bit on one device); costs speed. None: the whole chunk.
       block: steps between two looks of the host at who is finished.
-      devices: the devices to use; None takes all local ones.
+      devices: the devices to use; None takes all local ones (training over several: all there are).
       mapper: "shard_map" or "pmap".
       loop: "host" drives a jitted step from Python, "scan" runs a block in one `lax.scan`, "auto" takes "host" on CPU
         (where convolution gradients inside scan are 7-13 times slower) and "scan" elsewhere.
+      training: "one_device"; "data_parallel" cuts every minibatch over all devices, of all processes, and sums the
+        gradients; "fully_sharded" cuts what is trained as well, for targets larger than a device. These two move what
+        is trained by rounding.
       save_seconds: least time between two checkpoints when a folder is given.
       progress: show a progress bar on anything over 5 seconds.
     """
 
     chunk: int | None = None
+    microbatch: int | None = None
     block: int = 50
     devices: tuple[Any, ...] | None = None
     mapper: str = "shard_map"
     loop: str = "auto"
+    training: str = "one_device"
     save_seconds: float = 30.0
     progress: bool = True
 
 
 def check_plan(plan: Plan) -> None:
     """Refuse a plan that cannot be followed (ValueError with field, value and what is legal)."""
-    for name, value in (("plan.block", plan.block), ("plan.chunk", 1 if plan.chunk is None else plan.chunk)):
-        if value < 1:
-            raise ValueError(f"{name}: {value}; legal is 1 or more")
+    for name in ("block", "chunk", "microbatch"):
+        value = getattr(plan, name)
+        if value is not None and value < 1:
+            raise ValueError(f"plan.{name}: {value}; legal is 1 or more")
+    # A loop over one microbatch is none to the compiler, which then rounds otherwise.
+    if plan.chunk and plan.microbatch and (plan.chunk % plan.microbatch or plan.chunk == plan.microbatch):
+        legal = f"2, 3 or more times plan.microbatch, {plan.microbatch}"
+        raise ValueError(f"plan.chunk: {plan.chunk}; legal is {legal}")
     for name, value, legal in (
         ("plan.mapper", plan.mapper, ("shard_map", "pmap")),
         ("plan.loop", plan.loop, ("auto", "host", "scan")),
+        ("plan.training", plan.training, ("one_device", "data_parallel", "fully_sharded")),
     ):
         if value not in legal:
             raise ValueError(f"{name}: {value!r}; legal is one of {', '.join(legal)}")

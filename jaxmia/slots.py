@@ -31,7 +31,8 @@ class Slots(NamedTuple):
     A checkpoint and the example that programs are built from hold numpy arrays.
     """
 
-    ids: Int[Array | np.ndarray, " c"]  # case id, the identity of its randomness
+    rows: Int[Array | np.ndarray, " c"]  # the row of the result that the case is for
+    ids: Int[Array | np.ndarray, " c"]  # the identity of its randomness
     steps: Int[Array | np.ndarray, " c"]
     status: Int[Array | np.ndarray, " c"]
     idle: Bool[Array | np.ndarray, " c"]
@@ -46,6 +47,7 @@ class Programs(NamedTuple):
     read: Program
     example: Slots  # every slot idle
     fingerprint: str
+    memory: int  # bytes that one device needs
 
 
 def build(
@@ -56,23 +58,27 @@ def build(
     def case_keys(key: Any, ids: Any, step: Any) -> Any:
         return jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(key, i), t))(ids, step)
 
-    def zeros(tree: Any, lead: tuple[int, ...]) -> Any:
-        return jax.tree.map(lambda x: np.zeros(lead + x.shape, x.dtype), tree)
-
-    lead = (len(devices), chunk)
-    some = jax.tree.map(lambda a: np.broadcast_to(a[0], (chunk,) + a.shape[1:]).copy(), cases)
-    some_ids = np.full(chunk, ids[0], np.int32)
+    lead, together = (len(devices), chunk), plan.microbatch or chunk
+    some = jax.tree.map(lambda a: np.broadcast_to(a[0], (together,) + a.shape[1:]).copy(), cases)
+    some_ids = np.full(together, ids[0], np.int32)
     some_keys = case_keys(key, some_ids, some_ids)
     begin, state_shapes, text = traced(jax.vmap(process.init), some_keys, some)
-    told_shapes = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.zeros(chunk, x.dtype), info(0.0)))
-    advance = None
+    told_shapes = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.zeros(1, x.dtype), info(0.0)))
+    advance: Any = None
     if steps > 0:
         advance, (after, told_shapes), text = traced(jax.vmap(process.step), some_keys, state_shapes, some)
         check_stable(state_shapes, after)
+        advance = _one_after_another(advance, together, chunk)
+    begin = _one_after_another(begin, together, chunk)
+    finish = _one_after_another(jax.vmap(process.read), together, chunk)
 
-    def admit(key: Any, slots: Slots, fresh: Any, ids: Any, case: Any) -> Slots:
+    def zeros(tree: Any) -> Any:
+        return jax.tree.map(lambda x: np.zeros(lead + x.shape[1:], x.dtype), tree)
+
+    def admit(key: Any, slots: Slots, fresh: Any, rows: Any, ids: Any, case: Any) -> Slots:
         state = begin(case_keys(key, ids, jnp.zeros_like(ids)), case)
         new = slots._replace(
+            rows=rows,
             ids=ids,
             steps=jnp.zeros_like(slots.steps),
             status=jnp.where(_finite(state), Status.RUNNING, Status.NONFINITE).astype(jnp.int8),
@@ -84,7 +90,7 @@ def build(
         return tree_where(fresh, new, slots)
 
     def step(key: Any, slots: Slots) -> Slots:
-        state, told = advance(case_keys(key, slots.ids, slots.steps + 1), slots.state, slots.case)  # type: ignore
+        state, told = advance(case_keys(key, slots.ids, slots.steps + 1), slots.state, slots.case)
         active = ~slots.idle & (slots.status == Status.RUNNING) & (slots.steps < steps)
         # A nan loss with a finite state freezes too; an infinite loss is legal (log 0) as long as the state is finite.
         ok = active & _finite(state) & ~jnp.isnan(told.loss)
@@ -98,16 +104,17 @@ def build(
 
     def read(key: Any, slots: Slots) -> tuple:
         del key
-        return jax.vmap(process.read)(slots.state), slots.info, slots.status, slots.steps
+        return finish(slots.state), slots.info, slots.status, slots.steps
 
     example = Slots(
+        rows=np.zeros(lead, np.int32),
         ids=np.full(lead, ids[0], np.int32),
         steps=np.zeros(lead, np.int32),
         status=np.zeros(lead, np.int8),
         idle=np.ones(lead, bool),
-        case=jax.tree.map(lambda a: np.broadcast_to(a, lead[:1] + a.shape).copy(), some),
-        state=zeros(state_shapes, lead[:1]),
-        info=zeros(told_shapes, lead[:1]),
+        case=jax.tree.map(lambda a: np.broadcast_to(a[0], lead + a.shape[1:]).copy(), cases),
+        state=zeros(state_shapes),
+        info=zeros(told_shapes),
     )
     loop = plan.loop if plan.loop != "auto" else ("host" if devices[0].platform == "cpu" else "scan")
     block_length = max(1, min(plan.block, steps))
@@ -116,15 +123,27 @@ def build(
         return jax.lax.scan(lambda s, _: (step(key, s), None), slots, length=block_length)[0]
 
     how: dict[str, Any] = {"devices": devices, "mapper": plan.mapper}
-    admit_program = compile_program(admit, key, example, example.idle, example.ids, example.case, donate=(0,), **how)
+    new = (example.idle, example.rows, example.ids, example.case)
+    admit_program = compile_program(admit, key, example, *new, donate=(0,), **how)
     read_program = compile_program(read, key, example, **how)
-    run_block: Any = _HostLoop(lambda key, slots: slots, 0)
-    if steps > 0 and loop == "scan":
-        run_block = compile_program(block, key, example, donate=(0,), **how)
-    elif steps > 0:
-        run_block = _HostLoop(compile_program(step, key, example, donate=(0,), **how), block_length)
+    looped = loop == "scan" and steps > 0
+    stepped = compile_program(block if looped else step, key, example, donate=(0,), **how) if steps > 0 else None
+    run_block: Any = stepped if looped else _HostLoop(stepped, block_length if steps > 0 else 0)
     print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, run_block.constants)
-    return Programs(run_block, admit_program, read_program, example, print_of_run)
+    memory = max(program.memory() for program in (admit_program, read_program, stepped) if program)
+    return Programs(run_block, admit_program, read_program, example, print_of_run, memory)
+
+
+def _one_after_another(fn: Any, together: int, chunk: int) -> Any:
+    """`fn` of `together` cases as a function of `chunk`, its microbatches in turn."""
+    if together == chunk:
+        return fn
+
+    def mapped(*cases: Any) -> Any:
+        cut = jax.tree.map(lambda a: a.reshape(chunk // together, together, *a.shape[1:]), cases)
+        return jax.tree.map(lambda a: a.reshape(chunk, *a.shape[2:]), jax.lax.map(lambda one: fn(*one), cut))
+
+    return mapped
 
 
 def fingerprint(text: str, *inputs: Any) -> str:

@@ -5,5 +5,6 @@ from jaxmia.recipes.evolve import evolve
 from jaxmia.recipes.regress import regress
 from jaxmia.recipes.score import score
 from jaxmia.recipes.select import best_of
+from jaxmia.recipes.swept import swept
 
-__all__ = ["best_of", "descend", "evolve", "regress", "score"]
+__all__ = ["best_of", "descend", "evolve", "regress", "score", "swept"]
