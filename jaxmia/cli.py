@@ -15,6 +15,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.command = shlex.join(["jaxmia", *arguments])
     try:
+        if options.verb in ("train", "attack", "sweep", "evaluate"):
+            _start(options)
         _VERBS[options.verb](options)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         print(f"jaxmia {options.verb}: {error}", file=sys.stderr)
@@ -47,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
         sub = verbs.add_parser(verb, help=text)
         sub.add_argument("config", help="YAML file, see configs/")
         takes_overrides(sub, "seed=1 attacks.0.steps=100")
+        if verb in ("train", "attack"):
+            processes = sub.add_argument_group("several processes, on one machine or many, that share the run folder")
+            processes.add_argument("--coordinator", help="host:port of process 0, or auto where JAX knows the cluster")
+            processes.add_argument("--num-processes", type=int, help="how many there are")
+            processes.add_argument("--process-id", type=int, help="which one this is, from 0")
         if out:
             sub.add_argument("--out", default=out, help=f"run folder ({out}); one of the same configuration is resumed")
     evaluate = verbs.add_parser("evaluate", help="judge the candidates of a run folder anew, and its report")
@@ -60,6 +67,16 @@ def _parser() -> argparse.ArgumentParser:
     data.add_parser("list", help="what can be fetched, and what is cached")
     data.add_parser("fetch", help="fetch one data set").add_argument("name")
     return parser
+
+
+def _start(options: argparse.Namespace) -> None:
+    """Before anything is computed: join the other processes, find programs that an earlier run compiled."""
+    from jaxmia import parallel
+    from jaxmia.data.fetch import cache_folder
+
+    if getattr(options, "coordinator", None):
+        parallel.join(options.coordinator, options.num_processes, options.process_id)
+    parallel.keep_compiled(cache_folder() / "compiled")
 
 
 def _load(path: Any, overrides: Sequence[str]) -> tuple[dict[str, Any], Any]:

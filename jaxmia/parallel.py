@@ -62,7 +62,7 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
 
 def keep_compiled(folder: pathlib.Path) -> None:
     """Keep compiled programs in `folder` for later runs, unless JAX was told of another place."""
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         # Machines that share a home may differ in what instructions their CPUs know.
         flags = re.search(r"^(flags|Features)\s*:.*", _read("/proc/cpuinfo"), re.MULTILINE)
         told = f"{platform.machine()} {flags[0] if flags else platform.processor()}"

@@ -1,10 +1,19 @@
-"""Four CPU devices and checked shapes for every test: both must be set before jaxmia is imported."""
+"""Four CPU devices and checked shapes for every test: both must be set before jaxmia is imported.
+
+What is expensive in most tests is compiling, and many differ in nothing but numbers: equal programs are compiled once.
+"""
 
 import os
+import tempfile
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads stall when test workers share the cores
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that tests start inherit it
+    COMPILED = tempfile.TemporaryDirectory(prefix="jaxmia-compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from jaxtyping import install_import_hook  # noqa: E402
 

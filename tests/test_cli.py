@@ -8,11 +8,9 @@ import shlex
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 import yaml
-from jax.experimental.compilation_cache import compilation_cache
 
 from jaxmia import checkpoint, cli, config, zoo
 from jaxmia.audit import classifiers, image
@@ -23,23 +21,6 @@ from jaxmia.metrics.estimate import bootstrap
 from tests.tiny import write_config
 
 HEAVY = {"jax", "jaxlib", "flax", "numpy", "matplotlib", "orbax", "yaml", "pydantic", "rich", "optax", "scipy"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory):
-    """The commands compile equal programs again and again."""
-    settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for values in (settings, before):
-        for name, value in values.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        if values is settings:
-            yield
 
 
 @pytest.fixture(scope="module")
