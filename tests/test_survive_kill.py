@@ -56,8 +56,10 @@ def worker(job, folder, out):
         for name, convolutional in (("mlp", False), ("conv", True)):
             process, everyone, one = problem(convolutional), np.arange(PEOPLE), len(jax.devices()) == 1
             for chunk, chosen in [(2, everyone), (2, everyone[[9, 5, 0]])] + [(5, everyone), (1, everyone[5:6])] * one:
-                plan = Plan(chunk=chunk, progress=False)
-                results[f"{name}/{chunk}/{chosen.tolist()}"] = solve(process, key, chosen, ids=chosen, plan=plan)
+                for mapper in ("shard_map", "pmap"):
+                    plan = Plan(chunk=chunk, mapper=mapper, progress=False)
+                    found = solve(process, key, chosen, ids=chosen, plan=plan)
+                    results[f"{name}/{mapper}/{chunk}/{chosen.tolist()}"] = found
     arrays = {f"{name}/{i}": leaf for name, tree in results.items() for i, leaf in enumerate(jax.tree.leaves(tree))}
     np.savez(out + ".part.npz", **arrays)
     os.rename(out + ".part.npz", out)
@@ -122,13 +124,13 @@ def test_kills_change_nothing(job, tmp_path):
 
 def test_devices_batches_and_chunks_change_nothing(tmp_path):
     found = {}
-    for devices in (1, 2, 4):
+    for devices in (1, 2, 4, 8):  # eight with two cases each are more than there are: padding
         out = tmp_path / f"{devices}.npz"
         found[devices] = finished(started("devices", "-", out, tmp_path / "cache", devices), out)
     for devices, arrays in found.items():
         for key, values in arrays.items():
-            name, chunk, chosen, leaf = key.split("/")
-            everyone = found[1][f"{name}/2/{list(range(PEOPLE))}/{leaf}"]
+            name, _, chunk, chosen, leaf = key.split("/")
+            everyone = found[1][f"{name}/shard_map/2/{list(range(PEOPLE))}/{leaf}"]
             want, told = everyone[json.loads(chosen)], f"{key} on {devices} devices"
             if name == "mlp" and chunk == "2":
                 np.testing.assert_array_equal(values, want, err_msg=told)
