@@ -49,7 +49,9 @@ def audit(name: str, seed: int, runs: pathlib.Path) -> pathlib.Path:
     resolved = config.load(CONFIGS / f"{name}.yaml", overrides, image.SCHEMA)
     text, digest = config.dump(resolved), config.digest(resolved)
     where = folder.open_run(runs / f"{name}-{seed}", text, digest, f"experiments/orl.py, {name}, seed {seed}")
-    image.audit(resolved, where)
+    failed = image.audit([(resolved, where)])
+    if failed:
+        raise FloatingPointError(failed[where])
     return where
 
 
@@ -90,7 +92,7 @@ def on_the_code(where: pathlib.Path, seed: int) -> dict[str, dict[str, np.ndarra
 
     target = Target(classify, variables, classes=len(scene.names))
     people = np.arange(len(scene.names), dtype=np.int32)
-    judges = classifiers.evaluators(resolved, where, scene)
+    judges, _ = classifiers.evaluators(resolved, where / "training", scene)
     out = {}
     for name, each in (("mi_face_code", None), ("process_dae", process)):
         attack = mi_face(

@@ -54,6 +54,10 @@ def _parser() -> argparse.ArgumentParser:
             processes.add_argument("--coordinator", help="host:port of process 0, or auto where JAX knows the cluster")
             processes.add_argument("--num-processes", type=int, help="how many there are")
             processes.add_argument("--process-id", type=int, help="which one this is, from 0")
+        if verb == "sweep":
+            sub.add_argument("--executor", choices=["local", "ray"], default="local", help="where cells run (local)")
+            sub.add_argument("--address", help="of a running Ray cluster; without one Ray starts here")
+            sub.add_argument("--workers", type=int, help="cells at once, where Ray starts here")
         if out:
             sub.add_argument("--out", default=out, help=f"run folder ({out}); one of the same configuration is resumed")
     evaluate = verbs.add_parser("evaluate", help="judge the candidates of a run folder anew, and its report")
@@ -96,10 +100,12 @@ def _attack(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.config}: sweep: has several cells; use `jaxmia sweep`, or drop it")
     run = folder.open_run(options.out, config.dump(checked), config.digest(checked), options.command)
     if options.verb == "train":
-        module.train(checked, run)
+        module.train(checked, [run])
         print(f"trained: {run / 'training'}")
         return
-    module.audit(checked, run)
+    failed = module.audit([(checked, run)])
+    if failed:
+        raise FloatingPointError(failed[run])
     print(f"candidates and measurements: {run}")
     options.run = run
     _report(options)
@@ -108,12 +114,20 @@ def _attack(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from jaxmia.audit.sweep import sweep
 
-    checked, module = _load(options.config, options.override)
+    checked, _ = _load(options.config, options.override)
     if "sweep" not in checked:
         raise ValueError(
             f"{options.config}: sweep: missing, so there is one cell; use `jaxmia attack`, or give a sweep"
         )
-    print(f"results: {sweep(checked, module, options.out, options.command)}")
+    if options.executor == "ray":
+        from jaxmia.audit.cluster import on_ray
+
+        executor = on_ray(options.address, options.workers)
+    elif options.address or options.workers:
+        raise ValueError("--address, --workers: are of Ray; legal with --executor ray")
+    else:
+        executor = None
+    print(f"results: {sweep(checked, options.out, options.command, executor)}")
 
 
 def _show(options: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ import yaml
 
 from jaxmia.sections import Config, Schema, resolve, section
 
-__all__ = ["digest", "dump", "expand", "load", "rows", "section"]
+__all__ = ["digest", "dump", "expand", "load", "placed", "rows", "section"]
 
 
 def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Callable[[Config], Schema]) -> Config:
@@ -95,7 +95,7 @@ def dump(config: Config) -> str:
 
 def _cells(config: Config, schema: Schema, errors: list[str]) -> list[Config]:
     """Every cell resolved; what is wrong is appended to `errors`, where one message stands once for all cells."""
-    base = {name: value for name, value in config.items() if name != "sweep"}
+    base = {name: value for name, value in config.items() if name not in ("sweep", "halving")}
     cells, seen = [], {}
     for row in rows(config.get("sweep", {}), errors):
         cell = copy.deepcopy(base)
@@ -106,6 +106,18 @@ def _cells(config: Config, schema: Schema, errors: list[str]) -> list[Config]:
         if not errors and seen.setdefault(digest(cell), row) is not row:
             errors.append(f"sweep: the cells {seen[digest(cell)]} and {row} are the same")
     return cells
+
+
+def placed(config: Config, path: str, value: Any) -> Config:
+    """A copy with a value at a dotted path.
+
+    Raises:
+      ValueError: if the path leads nowhere.
+    """
+    copied, errors = copy.deepcopy(config), []
+    _place(copied, path, value, errors)
+    _refuse("configuration", errors)
+    return copied
 
 
 def _zip_block(sweep: dict[str, Any]) -> dict[str, Any]:

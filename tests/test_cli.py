@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from jaxmia import checkpoint, cli, config, zoo
-from jaxmia.audit import classifiers, image
+from jaxmia.audit import attacking, classifiers, image
 from jaxmia.audit.judge import Judge
 from jaxmia.audit.scenes import DATA
 from jaxmia.data import faces
@@ -113,7 +113,7 @@ def test_a_finished_run_is_not_run_again(audited, monkeypatch):
     path, run = audited
     before = mtimes(run / "training", run / "cells")
     assert len(before) > 20
-    monkeypatch.setattr(image, "run", lambda *_, **__: pytest.fail("attacked again"))
+    monkeypatch.setattr(attacking, "run", lambda *_, **__: pytest.fail("attacked again"))
     assert cli.main(["attack", str(path), "--out", str(run)]) == 0
     assert mtimes(run / "training", run / "cells") == before
 
@@ -123,7 +123,7 @@ def test_an_unfinished_cell_is_judged_again_from_its_candidates(audited, monkeyp
     cell = run / "cells" / "softmax--mi_face"
     record = (cell / "cell.json").read_text()
     (cell / "done.json").unlink()
-    monkeypatch.setattr(image, "run", lambda *_, **__: pytest.fail("attacked again"))
+    monkeypatch.setattr(attacking, "run", lambda *_, **__: pytest.fail("attacked again"))
     assert cli.main(["attack", str(path), "--out", str(run)]) == 0
     assert (cell / "done.json").exists() and (cell / "cell.json").read_text() == record
 
@@ -191,9 +191,10 @@ def test_a_sweep_is_one_folder_per_cell_and_one_table(nowhere, tmp_path, capsys,
     cells = config.expand(config.load(path, command[5::2], image.SCHEMA), image.SCHEMA)
     names = [config.digest(cell)[:12] for cell in cells]
     assert [cell["attacks"][0]["alpha"] for cell in cells] == [5, 9]
-    assert sorted(names) == sorted(item.name for item in out.iterdir() if item.is_dir())
+    assert sorted([*names, "training"]) == sorted(item.name for item in out.iterdir() if item.is_dir())
+    assert len(list((out / "training").iterdir())) == 1, "trained once for both"
     told = capsys.readouterr().err
-    assert f"cell 2/2 {names[1]} (attacks.0.alpha=9): finished in" in told
+    assert f"cell {names[1]} (attacks.0.alpha=9): finished" in told and "2/2 cells, 0 failed" in told
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert [name for name in rows[0]][:3] == ["run", "sweep.attacks.0.alpha", "cell"]
     assert {(row["run"], row["sweep.attacks.0.alpha"]) for row in rows} == {(names[0], "5"), (names[1], "9")}

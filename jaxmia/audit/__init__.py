@@ -1,8 +1,8 @@
 """An audit: from a checked configuration to a run folder that `jaxmia.report` reads.
 
 Each modality is one module here, chosen by the configuration's `modality`, with `SCHEMA` (what its configurations may
-hold), `check`, `train`, `audit` and `evaluate`. All are resumable: what is finished is found in the run folder and not
-done again. `sweep` runs the cells of a sweep.
+hold), `check`, `train`, `audit`, `evaluate` and `family` (what runs that are audited together have in common). All are
+resumable: what is finished is found in the run folder and not done again. `sweep` runs the cells of a sweep.
 """
 
 import importlib

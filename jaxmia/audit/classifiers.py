@@ -1,7 +1,6 @@
 """The classifiers of an image audit: targets, their defended and shuffled versions, and evaluators."""
 
 import pathlib
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -163,16 +162,16 @@ def jobs(config: dict[str, Any]) -> list[Job]:
     ]
 
 
-def targets(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene) -> list[Trained]:
-    """All targets of a configuration, trained or found in the run folder."""
-    return [_target(config, run_folder, scene, job) for job in jobs(config)]
+def targets(config: dict[str, Any], training: pathlib.Path, scene: Scene) -> list[Trained]:
+    """All targets of a configuration, trained or found in the folder `training`."""
+    return [_target(config, training, scene, job) for job in jobs(config)]
 
 
-def _target(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene, job: Job) -> Trained:
+def _target(config: dict[str, Any], training: pathlib.Path, scene: Scene, job: Job) -> Trained:
     name, section, defended, control = job
     private, test, started = scene.split.train, scene.split.test, time.monotonic()
     labels = np.random.default_rng(config["seed"]).permutation(private.labels) if control else private.labels
-    where, seconds = run_folder / "training" / name, run_folder / "training" / name / "seconds.json"
+    where, seconds = training / name, training / name / "seconds.json"
     recipe = zoo.TARGETS[section["name"]](**keywords(section))
     module, variables, defense = train(recipe, scene, labels, config["seed"], defended, where, f"train {name}")
     if not seconds.exists():
@@ -201,35 +200,27 @@ def _described(defended: dict[str, Any] | None, recipe: zoo.Recipe, images: int)
     return f"{defended['name']}, epsilon {spent:.3g} for one image at delta {delta:.1g}"
 
 
-def evaluators(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene) -> list[Judge]:
+def evaluators(config: dict[str, Any], training: pathlib.Path, scene: Scene) -> tuple[list[Judge], str | None]:
     """The judges of a configuration: its evaluators, and for faces the pretrained embedding.
 
     They share nothing with the targets but the private images: another seed, and another architecture where the
-    configuration is well made. Where the embedding's weights cannot be had, the others judge without it, and the run's
-    environment says so.
+    configuration is well made. Where the embedding's weights cannot be had, the others judge without it, and why comes
+    second.
     """
     judges = []
     for name, section in named(listed(config["evaluators"])):
         recipe = zoo.EVALUATORS[section["name"]](**keywords(section))
         # Other keywords make another network, which `evaluate` may bring later; each is trained in a place of its own.
-        where = run_folder / "training" / f"evaluator-{name}-{configuration.digest(section)[:8]}"
+        where = training / f"evaluator-{name}-{configuration.digest(section)[:8]}"
         seed = config["seed"] + 1000
         module, variables, _ = train(recipe, scene, scene.split.train.labels, seed, None, where, f"train {name}")
         judges.append(classifier_judge(name, digest(variables), _forward(module, variables), scene))
-    note = None
-    if scene.faces:
-        try:
-            weights = faces.load_weights()
-        except (OSError, ValueError) as error:  # no npm, no network, no room; or not the file that was pinned
-            note = (
-                "the face embedding could not be had, so the trained evaluators judge alone; once it can be had, "
-                f"`jaxmia evaluate {run_folder}` judges by it too. Why: {error}"
-            )
-            print(f"jaxmia: {note}", file=sys.stderr)
-        else:
-            judges.append(embedding_judge(scene, weights))
-    files.amend_environment(run_folder, note=note)
-    return judges
+    if not scene.faces:
+        return judges, None
+    try:
+        return [*judges, embedding_judge(scene, faces.load_weights())], None
+    except (OSError, ValueError) as error:  # no npm, no network, no room; or not the file that was pinned
+        return judges, str(error)
 
 
 def _forward(module: Any, variables: Any) -> Callable[[Any], Outputs]:

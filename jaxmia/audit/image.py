@@ -1,93 +1,117 @@
 """Audit of image classifiers: train targets and evaluators, attack every target, judge, and put all in a run folder."""
 
 import pathlib
-import time
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmia import attacks
 from jaxmia import config as configuration
-from jaxmia.audit import classifiers, setup
+from jaxmia.audit import attacking, classifiers, setup
 from jaxmia.audit import folder as files
-from jaxmia.audit.classifiers import Trained, keywords, listed, named
-from jaxmia.audit.judge import Judge, judge_candidates
+from jaxmia.audit.attacking import Stage, finish
+from jaxmia.audit.classifiers import Trained, listed, named
+from jaxmia.audit.judge import Judge
 from jaxmia.audit.scenes import Scene
-from jaxmia.audit.setup import SCHEMA, check
-from jaxmia.core import Scenario
+from jaxmia.audit.setup import SCHEMA, check, family
 from jaxmia.data import to_float
-from jaxmia.engine import Status, fit, run
-from jaxmia.oracle import Access, Target
+from jaxmia.engine import fit
 from jaxmia.report.arrays import read_arrays
 from jaxmia.report.objects import read_object
 
-__all__ = ["SCHEMA", "audit", "check", "evaluate", "train"]
+__all__ = ["SCHEMA", "audit", "check", "evaluate", "family", "train"]
 
 
-class Stage(NamedTuple):
-    """What all cells of one audit share."""
+def train(
+    config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None
+) -> tuple[Scene, list[Trained], list[Judge]]:
+    """Train what is missing, and write the records of targets and evaluators into the run folders.
 
-    config: dict[str, Any]
-    folder: pathlib.Path
-    scene: Scene
-    judges: list[Judge]
-    inputs: dict[str, Any]  # what attacks may ask for, by parameter name
-
-
-def train(config: dict[str, Any], run_folder: pathlib.Path) -> tuple[Scene, list[Trained], list[Judge]]:
-    """Train what is missing and write the records of targets and evaluators.
+    Args:
+      config: of the first run; the others train the same.
+      runs: run folders.
+      training: where what is trained lies; None is `training` in the first run folder.
 
     Raises:
       ValueError: for a configuration that contradicts itself, before long work.
     """
     scene = check(config)
-    trained = classifiers.targets(config, run_folder, scene)
-    files.write_json(run_folder / "targets.json", [one.record for one in trained])
-    judges = _judges(config, run_folder, scene, trained)
-    return scene, trained, judges
+    training = training or runs[0] / "training"
+    trained = classifiers.targets(config, training, scene)
+    for run in runs:
+        files.write_json(run / "targets.json", [one.record for one in trained])
+    return scene, trained, _judges(config, runs, training, scene, trained)
 
 
-def _judges(config: dict[str, Any], run_folder: pathlib.Path, scene: Scene, trained: list[Trained]) -> list[Judge]:
-    judges = classifiers.evaluators(config, run_folder, scene)
+def _judges(
+    config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path, scene: Scene, trained: list[Trained]
+) -> list[Judge]:
+    judges, lacking = classifiers.evaluators(config, training, scene)
     classifiers.check_roles(trained, judges)
-    files.write_json(
-        run_folder / "evaluators.json",
-        [{"name": j.name, "digest": j.digest, "test_accuracy": j.accuracy} for j in judges],
-    )
+    notes = [
+        "the face embedding could not be had, so the trained evaluators judge alone; once it can be had, "
+        f"`jaxmia evaluate {run}` judges by it too. Why: {lacking}"
+        for run in runs
+    ]
+    if lacking:
+        print(f"jaxmia: {notes[0]}", file=sys.stderr)
+    for run, note in zip(runs, notes):
+        files.amend_environment(run, note=note if lacking else None)
+        files.write_json(
+            run / "evaluators.json",
+            [{"name": j.name, "digest": j.digest, "test_accuracy": j.accuracy} for j in judges],
+        )
     return judges
 
 
-def audit(config: dict[str, Any], run_folder: pathlib.Path) -> None:
-    """Run every cell of a configuration; finished cells are found in the folder and skipped.
+def audit(
+    members: Sequence[tuple[dict[str, Any], pathlib.Path]], training: pathlib.Path | None = None
+) -> dict[pathlib.Path, str]:
+    """Run every cell of configurations of one family; finished cells are found in their folders and skipped.
+
+    Args:
+      members: configurations with their run folders; they differ in nothing but numbers that attacks take traced, so
+        they share what is trained and the programs of their attacks.
+      training: as in `train`.
+
+    Returns:
+      By run folder, what went wrong: in them most cases of a cell went non-finite.
 
     Raises:
       ValueError: for a configuration that contradicts itself, before long work.
-      FloatingPointError: when most cases of a cell go non-finite.
+      FloatingPointError: when a training goes non-finite.
     """
-    scene, trained, judges = train(config, run_folder)
+    config, runs = members[0][0], [run for _, run in members]
+    scene, trained, judges = train(config, runs, training)
+    training = training or runs[0] / "training"
 
     def fit_prior(process: Any, batches: Any, name: str) -> Any:
-        key, where = jax.random.key(config["seed"]), run_folder / "training" / name
-        return fit(process, key, batches, folder=where, title=name)[0]
+        return fit(process, jax.random.key(config["seed"]), batches, folder=training / name, title=name)[0]
 
-    stage = Stage(config, run_folder, scene, judges, setup.inputs(config, scene, fit_prior))
-    _write_truth(stage)
-    sections = named(listed(config["attacks"]))
-    cells = [(one, name, section) for one in trained for name, section in sections]
-    for one, name, _ in cells:  # what is missing in the end is listed by the report as unfinished
-        (run_folder / "cells" / f"{one.name}--{name}").mkdir(parents=True, exist_ok=True, mode=0o700)
-    for cell in _solved(run_folder):  # the judging was interrupted, or lacked an evaluator that can be had by now
-        judged = set(read_object(cell / "cell.json").values.get("evaluators", ()))
-        if not files.is_done(cell) or {judge.digest for judge in judges} - judged:
-            _judge_anew(cell, judges)
-    _baseline_cell(stage, trained[0].name)
+    inputs = setup.inputs(config, scene, fit_prior)
+    stages = [Stage(config, run, scene, judges, inputs) for config, run in members]
+    names = [name for name, _ in named(listed(config["attacks"]))]
+    for stage in stages:
+        _write_truth(stage)
+        for one in trained:  # what is missing in the end is listed by the report as unfinished
+            for name in names:
+                (stage.folder / "cells" / f"{one.name}--{name}").mkdir(parents=True, exist_ok=True, mode=0o700)
+        for cell in _solved(stage.folder):  # the judging was interrupted, or lacked an evaluator that can be had by now
+            judged = set(read_object(cell / "cell.json").values.get("evaluators", ()))
+            if not files.is_done(cell) or {judge.digest for judge in judges} - judged:
+                _judge_anew(cell, judges)
+        _baseline_cell(stage, trained[0].name)
+    failed: dict[pathlib.Path, str] = {}
     by_name = {one.name: one.target for one in trained}
-    for one, name, section in cells:
-        # Any model's own scores tell of the image they are for, so a control's victims were served by the real target:
-        # what must fail is to read them with a model that has learned nothing.
-        served = by_name[one.name.removesuffix("-shuffled")] if one.control else one.target
-        _attack_cell(stage, one, served, name, section)
+    for one in trained:
+        for number, name in enumerate(names):
+            # Any model's own scores tell of the image they are for, so a control's victims were served by the real
+            # target: what must fail is to read them with a model that has learned nothing.
+            served = by_name[one.name.removesuffix("-shuffled")] if one.control else one.target
+            failed |= attacking.attack(stages, one, served, number, name)
+    return failed
 
 
 def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
@@ -100,7 +124,7 @@ def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
     """
     if not _solved(run_folder):
         raise ValueError(f"{run_folder}: has no finished cell to evaluate; run `jaxmia attack` first")
-    _, _, judges = train(config, run_folder)
+    _, _, judges = train(config, [run_folder])
     files.write_config(run_folder, configuration.dump(config), configuration.digest(config))
     for cell in _solved(run_folder):
         _judge_anew(cell, judges)
@@ -115,7 +139,7 @@ def _judge_anew(cell: pathlib.Path, judges: list[Judge]) -> None:
     record = read_object(cell / "cell.json").values
     kept = read_arrays(cell / "candidates.npz", ["candidates", "targets", "case_ids", "failed"], ["pairs"])
     (cell / "done.json").unlink(missing_ok=True)  # until arrays and record are of the same evaluators again
-    _finish(cell, judges, record, **kept)
+    finish(cell, judges, record, **kept)
 
 
 def _write_truth(stage: Stage) -> None:
@@ -166,84 +190,4 @@ def _baseline_cell(stage: Stage, target: str) -> None:
         "failed": 0,
     }
     cell.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _finish(cell, stage.judges, record, nearest, targets, targets, np.zeros(len(targets), bool))
-
-
-def _attack_cell(stage: Stage, one: Trained, served: Target, name: str, section: dict[str, Any]) -> None:
-    """One attack on one target: solve, judge, commit. `served` answered for the victims that an attack observes."""
-    config, classes = stage.config, len(stage.scene.names)
-    cell = stage.folder / "cells" / f"{one.name}--{name}"
-    if files.is_done(cell):
-        return
-    method = attacks.get(section["name"])
-    attack = setup.assemble(section, one.target, stage.inputs)
-    targets = np.tile(np.arange(classes, dtype=np.int32), config["candidates"])
-    cases: Any = targets
-    extra = {}
-    if method.card.observes == "scores":
-        cases, extra["pairs"] = _observed_scores(served, stage.scene, targets, config["seed"])
-    batches = setup.public_batches(config, stage.scene)
-    started = time.monotonic()
-    result = run(
-        attack, jax.random.key(config["seed"]), Scenario(one.target, cases, public=batches),
-        plan=setup.plan(**config["plan"]), folder=cell / "work", title=f"{section['name']} on {one.name}",
-    )  # fmt: skip
-    seconds = time.monotonic() - started
-    broken = result.status == Status.NONFINITE
-    if broken.mean() > 0.5:
-        raise FloatingPointError(f"{section['name']} on {one.name}: {broken.mean():.0%} of the cases went non-finite")
-    failed = broken | np.asarray(result.info.extra.get("failed", np.zeros(len(targets), bool)))
-    # What training asked serves all cases, so each bears its share.
-    queries = np.asarray(result.info.queries) + (result.training_queries or 0) / len(targets)
-    record = {
-        "attack": section["name"],
-        "target": one.name,
-        "seed": config["seed"],
-        "card": {**method.card._asdict(), "access": Access(method.card.access).name},
-        "hyperparameters": keywords(section),
-        "n": len(targets),
-        "seconds": round(seconds, 2),
-        "queries": {"mean": float(queries.mean()), "max": float(queries.max())} if queries.any() else None,
-        "status": {status.name: int(np.sum(result.status == status)) for status in Status},
-        "failed": int(failed.sum()),
-        "control": one.control,
-        "label": method.card.title
-        + (f" ({name})" if name != section["name"].rsplit("/", 1)[-1] else "")
-        + (" on shuffled labels" if one.control else ""),
-    }
-    _finish(cell, stage.judges, record, result.output, targets, np.arange(len(targets)), failed, **extra)
-
-
-def _finish(
-    cell: pathlib.Path,
-    judges: list[Judge],
-    record: dict[str, Any],
-    candidates: np.ndarray,
-    targets: np.ndarray,
-    case_ids: np.ndarray,
-    failed: np.ndarray,
-    pairs: np.ndarray | None = None,
-) -> None:
-    """Judge candidates and commit the cell."""
-    metrics, per_case = judge_candidates(judges, candidates, targets, failed, pairs)
-    arrays = {
-        "candidates": np.asarray(candidates, np.float32),
-        "targets": targets,
-        "case_ids": case_ids,
-        "failed": failed,
-        "success": per_case[f"attack_accuracy@1 [{judges[0].name}]"] > 0,
-        **{f"metric:{name}": np.asarray(value, np.float32) for name, value in per_case.items()},
-        **({} if pairs is None else {"pairs": pairs}),
-    }
-    files.finish_cell(cell, {**record, "metrics": metrics, "evaluators": [judge.digest for judge in judges]}, arrays)
-
-
-def _observed_scores(target: Target, scene: Scene, targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the target serves for one private training image per case, and those images (for the metrics alone)."""
-    private = scene.split.train
-    rank = np.arange(len(targets)) // len(scene.names)
-    rows = np.array([np.resize(np.flatnonzero(private.labels == c), k + 1)[k] for c, k in zip(targets, rank)])
-    victims = to_float(private.images[rows])
-    view = target.view(Access.SCORES)
-    keys = jax.random.split(jax.random.key(seed), len(rows))
-    return np.asarray(jax.jit(jax.vmap(view.answer))(keys, victims)), victims
+    finish(cell, stage.judges, record, nearest, targets, targets, np.zeros(len(targets), bool))

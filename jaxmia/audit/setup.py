@@ -1,5 +1,6 @@
 """What an image audit may be told, and what its attacks are given: all put together once before anything is trained."""
 
+import inspect
 import pathlib
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,14 +12,14 @@ from jaxmia import attacks, defenses, zoo
 from jaxmia.audit import classifiers
 from jaxmia.audit.classifiers import keywords, listed
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
-from jaxmia.core import Attack, Process
+from jaxmia.core import Attack, Process, Scalar
 from jaxmia.data import minibatches, to_float
 from jaxmia.models import InversionDecoder
 from jaxmia.oracle import Target, from_linen
 from jaxmia.plan import Plan, check_plan
 from jaxmia.sections import check_numbers, within
 
-__all__ = ["SCHEMA", "assemble", "check", "inputs", "plan", "public_batches"]
+__all__ = ["SCHEMA", "assemble", "check", "family", "inputs", "plan", "public_batches"]
 
 
 def _decoder(*, width: int = 32) -> int:
@@ -31,12 +32,14 @@ def _decoder(*, width: int = 32) -> int:
 def plan(
     *,
     chunk: int | None = None,
+    microbatch: int | None = None,
     block: int = 50,
     mapper: Literal["shard_map", "pmap"] = "shard_map",
     loop: Literal["auto", "host", "scan"] = "auto",
+    training: Literal["one_device", "data_parallel", "fully_sharded"] = "one_device",
 ) -> Plan:
     """Speed, never results (`engine.Plan`)."""
-    made = Plan(chunk=chunk, block=block, mapper=mapper, loop=loop)
+    made = Plan(chunk=chunk, microbatch=microbatch, block=block, mapper=mapper, loop=loop, training=training)
     check_plan(made)
     return made
 
@@ -57,6 +60,19 @@ SCHEMA: dict[str, Any] = {
 }
 """Sections of an image audit. `candidates`: reconstructions per class. `controls`: names of targets that are trained
 once more on shuffled labels and attacked likewise."""
+
+
+def family(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without the numbers that its attacks take traced: runs of one family share their programs."""
+
+    def blank(section: dict[str, Any]) -> dict[str, Any]:
+        parameters = inspect.signature(attacks.get(section["name"]).factory).parameters
+        return {
+            key: None if key != "name" and parameters[key].annotation == Scalar else value
+            for key, value in section.items()
+        }
+
+    return {**config, "attacks": [blank(section) for section in listed(config["attacks"])]}
 
 
 def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, str], Any]) -> dict[str, Any]:

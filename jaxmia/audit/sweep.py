@@ -1,7 +1,9 @@
-"""A sweep: every cell of a configuration audited in a run folder of its own, and one table of all.
+"""A sweep: every cell of a configuration audited in a run folder of its own, and one table and page of all.
 
-The sweep's folder holds `<first 12 digits of the cell's digest>/`, a run folder whose `done.json` is written last, and
-in the end `results.csv`: the rows of all cells, led by the cell and by one column `sweep.<path>` for each swept path.
+The sweep's folder holds `<first 12 digits of the cell's digest>/`, a run folder whose `done.json` is written last;
+`training/<digest>/`, what cells that train the same share; and in the end `results.csv`, the rows of all cells, led by
+the cell and by one column `sweep.<path>` for each swept path, and `report.html`. Cells of one family (equal but for
+numbers that their attacks take traced) are one task, whose attacks are one program each.
 """
 
 import csv
@@ -11,28 +13,51 @@ import os
 import pathlib
 import sys
 import time
-from types import ModuleType
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 
-from jaxmia import config, report
+from jaxmia import audit, config, report
 from jaxmia.audit import folder as files
+from jaxmia.audit.halving import Halving
 from jaxmia.checkpoint import private_folder, write_atomically
 
-__all__ = ["sweep"]
+__all__ = ["Executor", "Task", "sweep", "train_for", "work_off"]
+
+APART = ("attacks", "candidates", "plan")  # sections that have no part in what is trained
 
 
-def sweep(checked: dict[str, Any], module: ModuleType, where: str | os.PathLike, command: str) -> pathlib.Path:
-    """Audit the cells one after another; those that are finished are found and skipped.
+class Task(NamedTuple):
+    """Cells that are audited together; plain data, so that it may travel.
+
+    Attributes:
+      training: folder of what they train.
+      cells: configuration and run folder of each.
+      command: what was typed.
+    """
+
+    training: str
+    cells: tuple[tuple[dict[str, Any], str], ...]
+    command: str
+
+
+Executor = Callable[[list[Task]], Iterator[tuple[Task, dict[str, str]]]]
+"""Works tasks off, in any order; gives each with what went wrong, by run folder."""
+
+
+def sweep(
+    checked: dict[str, Any], where: str | os.PathLike, command: str, executor: Executor | None = None
+) -> pathlib.Path:
+    """Audit the cells; those that are finished are found and skipped.
 
     A cell in which most cases or a training go non-finite does not stop the others.
 
     Args:
       checked: what `config.load` gives for a configuration with a sweep.
-      module: the audit of its modality.
       where: the sweep's folder, created 0700.
       command: what was typed.
+      executor: where tasks run; None is here, one after another.
 
     Returns:
       The path of the table.
@@ -41,41 +66,101 @@ def sweep(checked: dict[str, Any], module: ModuleType, where: str | os.PathLike,
       ValueError: for a cell that contradicts itself; all are checked before the first runs.
       FloatingPointError: in the end, naming the cells that failed.
     """
-    where = private_folder(where)
-    cells = config.expand(checked, module.SCHEMA)
+    where, module = private_folder(where), audit.module(checked)
     swept = config.rows(checked["sweep"], [])
-    runs = [where / config.digest(cell)[:12] for cell in cells]
-    for cell, row, run in zip(cells, swept, runs):
-        if not files.is_done(run):
-            try:
-                module.check(cell)
-            except ValueError as error:
-                raise ValueError(f"cell {_words(row)}: {error}") from error
-    failed = []
-    for number, (cell, row, run) in enumerate(zip(cells, swept, runs), start=1):
-        started = time.monotonic()
-        told = f"cell {number}/{len(cells)} {run.name} ({_words(row)})"
-        if files.is_done(run):
-            print(f"{told}: found finished", file=sys.stderr)
-            continue
-        print(f"{told}: started", file=sys.stderr)
-        files.open_run(run, config.dump(cell), config.digest(cell), command)
-        try:
-            module.audit(cell, run)
-        except FloatingPointError as error:
-            failed.append(f"{told}: {error}")
-            print(f"{failed[-1]}; going on with the others", file=sys.stderr)
-            continue
-        report.build(run)
-        files.write_json(run / "done.json", {"files": ["report.html", "results.csv"]})
-        print(f"{told}: finished in {time.monotonic() - started:.0f} s", file=sys.stderr)
-        jax.clear_caches()  # no other cell runs the programs of this one
+    halving = Halving.of(checked)
+    rungs = [config.expand(variant, module.SCHEMA) for variant in halving.variants(checked)]
+    runs = [[where / config.digest(cell)[:12] for cell in cells] for cells in rungs]
+    for cells, folders in zip(rungs, runs):
+        for cell, row, run in zip(cells, swept, folders):
+            if not files.is_done(run):
+                try:
+                    module.check(cell)
+                except ValueError as error:
+                    raise ValueError(f"cell {_words(row)}: {error}") from error
+    failed: dict[pathlib.Path, str] = {}
+    entered: list[tuple[int, dict[str, Any], pathlib.Path]] = []
+    alive = list(range(len(swept)))
+    for rung, (cells, folders) in enumerate(zip(rungs, runs)):
+        failed |= _run({folders[i]: (cells[i], swept[i]) for i in alive}, where, command, executor or _here)
+        entered += [(rung, swept[i], folders[i]) for i in alive]
+        alive = halving.best([i for i in alive if files.is_done(folders[i])], folders)
     table = where / "results.csv"
-    write_atomically(table, _table(swept, runs).encode())
+    write_atomically(table, _table(entered, len(rungs) > 1).encode())
     if failed:
-        told = f"{len(failed)} of {len(cells)} cells failed; {table} has the others"
-        raise FloatingPointError("\n  ".join([told, *failed]))
+        told = f"{len(failed)} of {len(entered)} cells failed; {table} has the others"
+        raise FloatingPointError("\n  ".join([told, *failed.values()]))
     return table
+
+
+def _run(
+    cells: dict[pathlib.Path, tuple[dict[str, Any], dict[str, Any]]], where: pathlib.Path, command: str, executor: Any
+) -> dict[pathlib.Path, str]:
+    """Work off what is not finished, telling how far it is; by run folder, what went wrong."""
+    names = {run: f"{run.name} ({_words(row)})" for run, (_, row) in cells.items()}
+    for run, name in names.items():
+        if files.is_done(run):
+            print(f"cell {name}: found finished", file=sys.stderr)
+    families: dict[str, list[pathlib.Path]] = {}
+    for run, (cell, _) in cells.items():
+        if not files.is_done(run):
+            families.setdefault(config.digest(audit.module(cell).family(cell)), []).append(run)
+    tasks = []
+    for family in families.values():
+        cell = cells[family[0]][0]
+        apart = config.digest({name: value for name, value in cell.items() if name not in APART})
+        training = str(where / "training" / apart[:12])
+        tasks.append(Task(training, tuple((cells[run][0], str(run)) for run in family), command))
+    failed: dict[pathlib.Path, str] = {}
+    total, finished, began = sum(len(task.cells) for task in tasks), 0, time.monotonic()
+    for task, wrong in executor(tasks):
+        finished += len(task.cells)
+        left = (time.monotonic() - began) / finished * (total - finished)
+        for _, run in task.cells:
+            name = names[pathlib.Path(run)]
+            if run in wrong:
+                failed[pathlib.Path(run)] = f"cell {name}: {wrong[run]}"
+                print(f"{failed[pathlib.Path(run)]}; going on with the others", file=sys.stderr)
+            else:
+                print(f"cell {name}: finished", file=sys.stderr)
+        print(f"{finished}/{total} cells, {len(failed)} failed, about {left:.0f} s left", file=sys.stderr)
+    return failed
+
+
+def _here(tasks: Iterable[Task]) -> Iterator[tuple[Task, dict[str, str]]]:
+    for task in tasks:
+        yield task, work_off(task)
+        jax.clear_caches()  # no other task runs the programs of this one
+
+
+def train_for(task: Task) -> None:
+    """What the cells of a task need trained.
+
+    Raises:
+      FloatingPointError: if a training goes non-finite.
+    """
+    cell, run = task.cells[0]
+    audit.module(cell).train(cell, [_opened(task, cell, run)], pathlib.Path(task.training))
+
+
+def work_off(task: Task) -> dict[str, str]:
+    """Audit the cells of a task and commit each; by run folder, what went wrong."""
+    members = [(cell, _opened(task, cell, run)) for cell, run in task.cells if not files.is_done(pathlib.Path(run))]
+    if not members:
+        return {}
+    try:
+        failed = audit.module(members[0][0]).audit(members, pathlib.Path(task.training))
+    except FloatingPointError as error:  # in a training that all need
+        failed = {run: str(error) for _, run in members}
+    for _, run in members:
+        if run not in failed:
+            report.build(run)
+            files.write_json(run / "done.json", {"files": ["report.html", "results.csv"]})
+    return {str(run): words for run, words in failed.items()}
+
+
+def _opened(task: Task, cell: dict[str, Any], run: str) -> pathlib.Path:
+    return files.open_run(run, config.dump(cell), config.digest(cell), task.command)
 
 
 def _words(row: dict[str, Any]) -> str:
@@ -86,14 +171,15 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _table(swept: list[dict[str, Any]], runs: list[pathlib.Path]) -> str:
+def _table(entered: list[tuple[int, dict[str, Any], pathlib.Path]], rungs: bool) -> str:
     """The results of the finished runs under one another."""
     out = io.StringIO()
     writer: Any = None
-    for row, run in zip(swept, runs):
+    for rung, row, run in entered:
         if not files.is_done(run):
             continue
-        lead = {"run": run.name, **{f"sweep.{path}": _text(value) for path, value in row.items()}}
+        lead = {"run": run.name, **({"rung": rung} if rungs else {})}
+        lead |= {f"sweep.{path}": _text(value) for path, value in row.items()}
         with (run / "results.csv").open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
             if writer is None:

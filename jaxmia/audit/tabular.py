@@ -7,7 +7,7 @@ model stand among the controls: the strongest is the imputation that has the lab
 
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -27,7 +27,7 @@ from jaxmia.oracle import Access, Target, from_callable, from_linen
 from jaxmia.sections import check_numbers, within
 from jaxmia.train import supervised
 
-__all__ = ["SCHEMA", "audit", "check", "evaluate", "train"]
+__all__ = ["SCHEMA", "audit", "check", "evaluate", "family", "train"]
 
 
 def mlp(*, width: int = 256, steps: int = 2000, rate: float = 1e-2) -> tuple[Any, int, float]:
@@ -96,24 +96,30 @@ def check(config: dict[str, Any]) -> Survey:
     return survey
 
 
-def train(config: dict[str, Any], run_folder: pathlib.Path) -> list[Trained]:
-    """Train what is missing and write the records of the targets."""
+def family(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration itself: an attack on records takes no steps, so that nothing is gained by sharing programs."""
+    return config
+
+
+def train(config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None) -> list[Trained]:
+    """Train what is missing, in the folder `training` or that of the first run; write the records of the targets."""
     survey = check(config)
     parts = split(survey, config["seed"])
     jobs = [(name, section, False) for name, section in named(listed(config["targets"]))]
     jobs += [(f"{name}-shuffled", section, True) for name, section, _ in jobs if name in config["controls"]]
     out, records = [], []
     for name, section, control in jobs:
-        one, record = _target(config, run_folder, survey, parts, name, section, control)
+        one, record = _target(config, training or runs[0] / "training", survey, parts, name, section, control)
         out.append(one)
         records.append(record)
-    files.write_json(run_folder / "targets.json", records)
+    for folder in runs:
+        files.write_json(folder / "targets.json", records)
     return out
 
 
 def _target(
     config: dict[str, Any],
-    run_folder: pathlib.Path,
+    training: pathlib.Path,
     survey: Survey,
     parts: Split,
     name: str,
@@ -141,7 +147,7 @@ def _target(
         arrays = {"x": one_hot(codes, survey.columns), "y": labels.astype(np.int32)}
         variables, _ = fit(
             supervised(module, optax.adam(rate), steps=steps), jax.random.key(seed),
-            minibatches(arrays, min(128, len(codes)), seed), folder=run_folder / "training" / name, title=f"train {name}",
+            minibatches(arrays, min(128, len(codes)), seed), folder=training / name, title=f"train {name}",
         )  # fmt: skip
         target, encoding, granted = from_linen(module, variables, classes=survey.classes), "one_hot", "WEIGHTS"
         parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
@@ -168,15 +174,27 @@ def _answers(one: Trained, survey: Survey, rows: np.ndarray) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(lambda record: view.answer(jax.random.key(0), record)))(x))
 
 
-def audit(config: dict[str, Any], run_folder: pathlib.Path) -> None:
-    """Run every cell of a configuration; finished cells are found in the folder and skipped.
+def audit(
+    members: Sequence[tuple[dict[str, Any], pathlib.Path]], training: pathlib.Path | None = None
+) -> dict[pathlib.Path, str]:
+    """Run every cell of configurations, as in `jaxmia.audit.image`.
 
     Raises:
       ValueError: for a configuration that contradicts itself, before long work.
-      FloatingPointError: when cases of a cell go non-finite.
+      FloatingPointError: when a training goes non-finite.
     """
+    failed = {}
+    for config, folder in members:
+        trained = train(config, [folder], training)
+        try:
+            _audit(config, folder, trained)
+        except FloatingPointError as error:
+            failed[folder] = str(error)
+    return failed
+
+
+def _audit(config: dict[str, Any], run_folder: pathlib.Path, trained: list[Trained]) -> None:
     survey = check(config)
-    trained = train(config, run_folder)
     parts = split(survey, config["seed"])
     without = imputations(survey, parts, np.concatenate([parts.training, parts.held_out]))
     stage = Stage(config, run_folder, survey, parts, without)

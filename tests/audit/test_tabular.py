@@ -26,7 +26,7 @@ def resolved(tmp_path, text=CONFIG):
 def audit(tmp_path):
     checked = resolved(tmp_path)
     run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
-    tabular.audit(checked, run)
+    assert tabular.audit([(checked, run)]) == {}
     return run
 
 
@@ -49,7 +49,7 @@ def test_finds_what_a_tree_memorized_and_nothing_in_shuffled_labels(tmp_path):
     assert "leaks" in report.build(run).read_text(encoding="utf-8")
 
     before = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*") if path.is_file()}
-    tabular.audit(resolved(tmp_path), run)  # finished: found, not made again
+    tabular.audit([(resolved(tmp_path), run)])  # finished: found, not made again
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*") if path.is_file()} == before
 
 
