@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = verbs.add_parser("evaluate", help="judge the candidates of a run folder anew, and its report")
     evaluate.add_argument("run")
     takes_overrides(evaluate, "evaluators.0.steps=1000; only evaluators may change")
-    report = verbs.add_parser("report", help="make the page and the table of a run folder anew")
+    report = verbs.add_parser("report", help="make the page and the table of a run folder anew, or the page of a sweep")
     report.add_argument("run")
     listed = verbs.add_parser("list", help="known methods")
     listed.add_argument("what", choices=["attacks", "defenses", "targets", "evaluators"])
@@ -127,7 +127,7 @@ def _sweep(options: argparse.Namespace) -> None:
         raise ValueError("--address, --workers: are of Ray; legal with --executor ray")
     else:
         executor = None
-    print(f"results: {sweep(checked, options.out, options.command, executor)}")
+    print(f"report: {sweep(checked, options.out, options.command, executor)}")
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -160,9 +160,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    import pathlib
+
     from jaxmia import report
 
-    print(f"report: {report.build(options.run)}")
+    of_sweep = (
+        not (pathlib.Path(options.run) / "config.yaml").exists()
+        and (pathlib.Path(options.run) / "results.csv").exists()
+    )
+    print(f"report: {(report.build_sweep if of_sweep else report.build)(options.run)}")
 
 
 def _list(options: argparse.Namespace) -> None:

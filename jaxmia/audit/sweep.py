@@ -60,7 +60,7 @@ def sweep(
       executor: where tasks run; None is here, one after another.
 
     Returns:
-      The path of the table.
+      The path of the page.
 
     Raises:
       ValueError: for a cell that contradicts itself; all are checked before the first runs.
@@ -87,10 +87,12 @@ def sweep(
         alive = halving.best([i for i in alive if files.is_done(folders[i])], folders)
     table = where / "results.csv"
     write_atomically(table, _table(entered, len(rungs) > 1).encode())
+    if len(failed) < len(entered):
+        report.build_sweep(where)
     if failed:
         told = f"{len(failed)} of {len(entered)} cells failed; {table} has the others"
         raise FloatingPointError("\n  ".join([told, *failed.values()]))
-    return table
+    return where / "report.html"
 
 
 def _run(

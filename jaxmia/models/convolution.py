@@ -1,11 +1,14 @@
-"""Convolutions whose gradients are fast on CPU, inside `lax.scan` and `lax.while_loop` too.
+"""Convolutions and a max-pool whose gradients are fast on CPU, inside `lax.scan` and `lax.while_loop` too.
 
 XLA's CPU backend has a fast routine only for a convolution in the plain layout. JAX's own gradient rules leave the
 flip of the kernel and the exchange of its dimensions to the dimension numbers; a bare jitted step lets XLA bring
 most of these to the plain layout, a loop body does not (jax issue 12868), and the kernel gradient of
 a transposed convolution never gets there. Here the backward pass writes the flipped and transposed arrays
-out, so that it is made of plain convolutions in every context. Values and gradients are those of
-`jax.lax.conv_general_dilated`, to which every other backend is sent directly.
+out, so that it is made of plain convolutions in every context. A dilated input (the value of a transposed convolution,
+the gradient of a strided one) is never filled up with zeros: each phase of the output is a plain convolution with every
+s-th tap. And the gradient of a max-pool writes each number to its place at once, where XLA's `select_and_scatter` is
+about ten times slower. Values and gradients are those of `jax.lax.conv_general_dilated` and `flax.linen.max_pool`, to
+which every other backend is sent directly.
 """
 
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-__all__ = ["Conv", "ConvTranspose", "conv_general_dilated"]
+__all__ = ["Conv", "ConvTranspose", "conv_general_dilated", "max_pool"]
 
 
 class _Geometry(NamedTuple):
@@ -103,13 +106,53 @@ def _raw(geometry: _Geometry, lhs: Array, rhs: Array) -> Array:
     )
 
 
+def _by_phase(geometry: _Geometry, lhs: Array, rhs: Array) -> Array:
+    """The convolution without input dilation, axis by axis: output o = s m + r needs every s-th tap and no zeros."""
+    able = [
+        axis
+        for axis, (dilation, stride, spread) in enumerate(
+            zip(geometry.lhs_dilation, geometry.strides, geometry.rhs_dilation, strict=True)
+        )
+        if dilation > 1 and stride == 1 and spread == 1
+    ]
+    if not able:
+        return _raw(geometry, lhs, rhs)
+    axis = able[0]
+    phases, (low, high) = geometry.lhs_dilation[axis], geometry.padding[axis]
+    lhs_axis, rhs_axis, out_axis = (spec[2 + axis] for spec in geometry.dimensions)
+    size, taps = lhs.shape[lhs_axis], rhs.shape[rhs_axis]
+    length = (size - 1) * phases + 1 + low + high - taps + 1
+    longest = -(-length // phases)  # outputs of the first phase, to which the others are filled up
+    if taps < phases:  # so that no phase is without a tap
+        rhs = lax.pad(
+            rhs, jnp.zeros((), rhs.dtype), [(0, (phases - taps) * (a == rhs_axis), 0) for a in range(rhs.ndim)]
+        )
+    parts = []
+    for phase in range(phases):
+        first = (low - phase) % phases
+        chosen = lax.slice_in_dim(rhs, first, None, phases, rhs_axis)
+        begin = (phase + first - low) // phases  # the input that tap `first` meets at output `phase`
+        ends = (-begin, longest + chosen.shape[rhs_axis] - 1 + begin - size)
+        plain = geometry._replace(
+            padding=_replaced(geometry.padding, axis, ends), lhs_dilation=_replaced(geometry.lhs_dilation, axis, 1)
+        )
+        parts.append(_by_phase(plain, lhs, chosen))
+    out = jnp.stack(parts, out_axis + 1)
+    out = out.reshape(*out.shape[:out_axis], longest * phases, *out.shape[out_axis + 2 :])
+    return lax.slice_in_dim(out, 0, length, axis=out_axis)
+
+
+def _replaced(values: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:
+    return (*values[:at], value, *values[at + 1 :])
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _convolve(geometry: _Geometry, lhs: Array, rhs: Array) -> Array:
-    return _raw(geometry, lhs, rhs)
+    return _by_phase(geometry, lhs, rhs)
 
 
 def _forward(geometry: _Geometry, lhs: Array, rhs: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _raw(geometry, lhs, rhs), (lhs, rhs)
+    return _by_phase(geometry, lhs, rhs), (lhs, rhs)
 
 
 def _backward(geometry: _Geometry, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
@@ -252,3 +295,48 @@ class ConvTranspose(nn.Module):
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros_init(), (self.features,))
         return y
+
+
+def max_pool(x: Float[Array, "n h w c"], window: tuple[int, int] = (2, 2)) -> Float[Array, "n height width c"]:
+    """The largest value of every window, as `nn.max_pool(x, window, strides=window)` gives it.
+
+    Windows do not overlap; rows and columns that fill none are left out. The gradient goes to the first of equal
+    values. On CPU forward mode raises, as it does for `conv_general_dilated`.
+
+    Args:
+      x: images, channels last.
+      window: height and width of a window.
+    """
+    if jax.default_backend() == "cpu":
+        return _pool(window, x)
+    return nn.max_pool(x, window, strides=window)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _pool(window: tuple[int, int], x: Array) -> Array:
+    return _pool_forward(window, x)[0]
+
+
+def _pool_forward(window: tuple[int, int], x: Array) -> tuple[Array, tuple[Array, Array]]:
+    (rows, columns), (n, h, w, c) = window, x.shape
+    cut = x[:, : h - h % rows, : w - w % columns].reshape(n, h // rows, rows, w // columns, columns, c)
+    best = cut[:, :, 0, :, 0]
+    winner = jnp.zeros(best.shape, jnp.int32)  # which place of its window
+    for place in range(1, rows * columns):
+        value = cut[:, :, place // columns, :, place % columns]
+        winner = jnp.where(value > best, place, winner)
+        best = jnp.maximum(best, value)
+    return best, (winner, x[:, :, :, :0])  # no numbers, only the shape
+
+
+def _pool_backward(window: tuple[int, int], residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array]:
+    (rows, columns), (winner, shape) = window, residuals
+    (n, h, w, _), c = shape.shape, cotangent.shape[-1]
+    places = jnp.arange(rows * columns, dtype=jnp.int32).reshape(1, 1, rows, 1, columns, 1)
+    there = winner[:, :, None, :, None] == places
+    gradient = jnp.where(there, cotangent[:, :, None, :, None], 0.0)
+    gradient = gradient.reshape(n, h // rows * rows, w // columns * columns, c)
+    return (jnp.pad(gradient, ((0, 0), (0, h % rows), (0, w % columns), (0, 0))),)
+
+
+_pool.defvjp(_pool_forward, _pool_backward)

@@ -57,8 +57,16 @@ shown in percent, anything else behind the number) and "stronger" ("higher", the
 which the attack does better).
 
 `build` writes `report.html` and `results.csv` beside them, the latter with one row per cell and metric.
+
+A sweep's folder, of which `build_sweep` makes a page, holds run folders, each with its `done.json`, and
+
+    sweep/
+      results.csv          the rows of the runs' results.csv, led by `run` (name of the run folder), by `rung` where the
+                           sweep halves, and by a column `sweep.<path>` for each swept path
+      report.html          what `build_sweep` writes; where pyarrow is installed also results.parquet, typed
 """
 
 from jaxmia.report.page import build
+from jaxmia.report.sweep_page import build_sweep
 
-__all__ = ["build"]
+__all__ = ["build", "build_sweep"]

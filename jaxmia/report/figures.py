@@ -16,9 +16,22 @@ from matplotlib.figure import Figure
 from jaxmia.report.folder import Measured
 from jaxmia.report.tables import value
 
-__all__ = ["Drawing", "Line", "curves", "heat_map", "intervals", "picture", "stretched"]
+__all__ = [
+    "WIDTH",
+    "Drawing",
+    "Line",
+    "Theme",
+    "axes_on",
+    "curves",
+    "heat_map",
+    "intervals",
+    "picture",
+    "stretched",
+    "text_on",
+    "twice",
+]
 
-_WIDTH = 7.4  # inches; at 9 points the text matches the page's
+WIDTH = 7.4  # inches; at 9 points the text matches the page's
 _PIXELS = 160  # a picture's longer side is halved until it is no more than this
 
 
@@ -91,8 +104,8 @@ def intervals(rows: Sequence[tuple[str, str, bool, Measured]]) -> Drawing:
     headed = len(heads) > 1 or heads[0] != ""
 
     def draw(theme: Theme) -> Figure:
-        figure = Figure((_WIDTH, 0.55 + 0.27 * (len(rows) + headed * 1.35 * len(heads))))
-        axes = _axes(figure, theme)
+        figure = Figure((WIDTH, 0.55 + 0.27 * (len(rows) + headed * 1.35 * len(heads))))
+        axes = axes_on(figure, theme)
         y, ticks = 0.0, []
         for group in heads:
             if headed:
@@ -124,7 +137,7 @@ def intervals(rows: Sequence[tuple[str, str, bool, Measured]]) -> Drawing:
             axes.set_xticks(np.linspace(0, 1, 6), [f"{100 * x:.0f} %" for x in np.linspace(0, 1, 6)])
         return figure
 
-    return _twice(draw, "; ".join(f"{label}, {group}: {value(m)}" for label, group, _, m in rows))
+    return twice(draw, "; ".join(f"{label}, {group}: {value(m)}" for label, group, _, m in rows))
 
 
 def heat_map(labels: Sequence[str], classes: Sequence[str], shares: Float[np.ndarray, "r k"]) -> Drawing:
@@ -132,8 +145,8 @@ def heat_map(labels: Sequence[str], classes: Sequence[str], shares: Float[np.nda
     rows, columns = shares.shape
 
     def draw(theme: Theme) -> Figure:
-        figure = Figure((_WIDTH, 1.0 + 0.31 * rows + (0.35 if columns <= 30 else 0)))
-        axes = _axes(figure, theme)
+        figure = Figure((WIDTH, 1.0 + 0.31 * rows + (0.35 if columns <= 30 else 0)))
+        axes = axes_on(figure, theme)
         colors = LinearSegmentedColormap.from_list("success", [theme.line, theme.accent]).with_extremes(bad=theme.paper)
         mesh = axes.pcolormesh(
             np.ma.masked_invalid(shares), cmap=colors, vmin=0, vmax=1, edgecolors=theme.paper,
@@ -149,7 +162,7 @@ def heat_map(labels: Sequence[str], classes: Sequence[str], shares: Float[np.nda
         if columns <= 12:
             for (r, k), share in np.ndenumerate(shares):
                 if not math.isnan(share):
-                    on = _text_on(colors(share), theme)
+                    on = text_on(colors(share), theme)
                     axes.text(k + 0.5, r + 0.5, f"{100 * share:.0f}", ha="center", va="center", size=8, color=on)
         axes.invert_yaxis()
         axes.tick_params(length=0)
@@ -162,7 +175,7 @@ def heat_map(labels: Sequence[str], classes: Sequence[str], shares: Float[np.nda
         return figure
 
     averages = (f"{label}: {100 * np.nanmean(row):.0f} % on average" for label, row in zip(labels, shares))
-    return _twice(draw, "; ".join(averages))
+    return twice(draw, "; ".join(averages))
 
 
 def curves(name: str, lines: Sequence[Line]) -> Drawing:
@@ -172,8 +185,8 @@ def curves(name: str, lines: Sequence[Line]) -> Drawing:
 
     def draw(theme: Theme) -> Figure:
         legend_rows = -(-len(lines) // 2)
-        figure = Figure((_WIDTH, 2.6 + 0.2 * legend_rows))
-        axes = _axes(figure, theme)
+        figure = Figure((WIDTH, 2.6 + 0.2 * legend_rows))
+        axes = axes_on(figure, theme)
         drawn: dict[int | None, int] = {}
         for line in lines:
             before = drawn.setdefault(line.color, 0)
@@ -194,12 +207,13 @@ def curves(name: str, lines: Sequence[Line]) -> Drawing:
         return figure
 
     ends = (f"{line.name}: {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-    return _twice(draw, f"{name} over the steps; " + "; ".join(ends))
+    return twice(draw, f"{name} over the steps; " + "; ".join(ends))
 
 
-def _axes(figure: Figure, theme: Theme) -> Any:
+def axes_on(figure: Figure, theme: Theme, *place: int, **options: Any) -> Any:
+    """Axes of a figure in the theme's colors, the only ones or at a place of `add_subplot`."""
     figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(*place, **options)
     axes.set_facecolor("none")
     axes.tick_params(colors=theme.ink, which="both", width=0.7)
     axes.set_axisbelow(True)
@@ -209,13 +223,14 @@ def _axes(figure: Figure, theme: Theme) -> Any:
     return axes
 
 
-def _text_on(color: Any, theme: Theme) -> str:
+def text_on(color: Any, theme: Theme) -> str:
     """Whichever of ink and paper stands out more on a color."""
     light = lambda c: float(np.dot(to_rgb(c), (0.299, 0.587, 0.114)))  # noqa: E731
     return max((theme.ink, theme.paper), key=lambda c: abs(light(c) - light(color[:3])))
 
 
-def _twice(draw: Callable[[Theme], Figure], text: str) -> Drawing:
+def twice(draw: Callable[[Theme], Figure], text: str) -> Drawing:
+    """What `draw` makes, for both themes."""
     uris = []
     for theme in (_LIGHT, _DARK):
         with matplotlib.rc_context(_STYLE):

@@ -105,8 +105,8 @@ class Run(NamedTuple):
     tables: list[Table]
 
 
-def read(folder: pathlib.Path) -> Run:
-    """Read a run folder of the layout in `jaxmia.report`.
+def read(folder: pathlib.Path, arrays: bool = True) -> Run:
+    """Read a run folder of the layout in `jaxmia.report`; without `arrays` its JSON alone, no pictures.
 
     Raises:
       FileNotFoundError: no such folder, or a required file is missing.
@@ -122,11 +122,11 @@ def read(folder: pathlib.Path) -> Run:
         if target.name in targets:
             raise ValueError(f"{entry.where}: name {target.name!r} is given twice")
         targets[target.name] = target
-    truth = _truth(folder / "truth.npz") if (folder / "truth.npz").exists() else None
+    truth = _truth(folder / "truth.npz") if arrays and (folder / "truth.npz").exists() else None
     if not (folder / "cells").is_dir():
         raise FileNotFoundError(f"{folder / 'cells'}: missing; a run folder has one folder per cell there")
     folders = sorted(path for path in (folder / "cells").iterdir() if path.is_dir())
-    cells = [_cell(path, targets, truth) for path in folders if (path / "done.json").exists()]
+    cells = [_cell(path, targets, truth, arrays) for path in folders if (path / "done.json").exists()]
     order = list(targets)
     return Run(
         folder,
@@ -185,7 +185,7 @@ def _table(entry: Object) -> Table:
     )
 
 
-def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None) -> Cell:
+def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:
     path = folder / "cell.json"
     entry = read_object(path)
     card = entry.inner("card")
@@ -208,7 +208,7 @@ def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None)
     if sum(status.whole(name) for name in status.values) != n:
         raise ValueError(f"{path}: status {status.values} does not add up to n = {n}")
     rows: Any = (None, None, {}, {})
-    if card.values["modality"] == "image" or (folder / "candidates.npz").exists():
+    if arrays and (card.values["modality"] == "image" or (folder / "candidates.npz").exists()):
         rows = _candidates(folder / "candidates.npz", n, card.values["modality"] == "image", truth)
     return Cell(
         folder.name, entry.text("attack"), entry.text("label"), entry.text("target"), entry.whole("seed"),

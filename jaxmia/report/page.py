@@ -10,7 +10,7 @@ from markupsafe import Markup
 from jaxmia.report import panels, tables, template
 from jaxmia.report.folder import PICTURED, Cell, Run, read
 
-__all__ = ["build"]
+__all__ = ["build", "count", "threat", "write"]
 
 _STATUS = {"RUNNING": "took all steps", "STOPPED": "stopped early", "NONFINITE": "went non-finite"}
 
@@ -30,13 +30,14 @@ def build(folder: str | os.PathLike) -> pathlib.Path:
     """
     run = read(pathlib.Path(folder))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    text = environment.from_string(template.PAGE).render(_content(run))
-    _write(run.folder / "results.csv", tables.results(run))
-    _write(run.folder / "report.html", text)
+    text = environment.from_string(template.PARTS + template.PAGE).render(_content(run))
+    write(run.folder / "results.csv", tables.results(run))
+    write(run.folder / "report.html", text)
     return run.folder / "report.html"
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def write(path: pathlib.Path, text: str) -> None:
+    """Write a file whole or not at all."""
     part = path.with_name(path.name + ".partial")
     part.write_text(text, encoding="utf-8", newline="")
     os.replace(part, path)
@@ -55,7 +56,7 @@ def _content(run: Run) -> dict[str, Any]:
         "unfinished": run.unfinished,
         "finished": len(run.cells),
         "tiles": _tiles(run),
-        "threats": [_threat(row) for row in tables.threats(run.cells)],
+        "threats": [threat(row) for row in tables.threats(run.cells)],
         "pictured": PICTURED,
         "grids": panels.grids(run),
         "heat": panels.heat_map(run),
@@ -99,16 +100,17 @@ def _summary(run: Run) -> str:
     attacks = {cell.label for cell in run.cells if not cell.control}
     controls = {cell.label for cell in run.cells if cell.control}
     parts = [
-        _count(len(attacks), "attack"),
-        _count(len(controls), "control"),
-        _count(len(run.targets), "target"),
-        _count(sum(cell.n for cell in run.cells), "candidate"),
+        count(len(attacks), "attack"),
+        count(len(controls), "control"),
+        count(len(run.targets), "target"),
+        count(sum(cell.n for cell in run.cells), "candidate"),
         str(run.environment.get("date") or ""),
     ]
     return " · ".join(part for part in parts if part)
 
 
-def _count(n: int, noun: str) -> str:
+def count(n: int, noun: str) -> str:
+    """A number with its noun."""
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
@@ -136,7 +138,8 @@ def _tiles(run: Run) -> list[dict[str, Any]]:
     return tiles
 
 
-def _threat(row: dict[str, Any]) -> dict[str, Any]:
+def threat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of `tables.threats` as the page shows it."""
     url = row["card"]["url"]
     link = url if url.startswith(("https://", "http://")) else None  # no other scheme gets to be a link
     return {**row, "link": link, "mean": tables.number(row["mean"]), "max": row["max"] and tables.number(row["max"])}

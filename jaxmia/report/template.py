@@ -1,7 +1,7 @@
 # ruff: noqa: E501 (markup)
-"""The page: one Jinja template and its style sheet. No script, nothing loaded from anywhere."""
+"""The page of a run, and the macros and style sheet of every page. No script, nothing loaded from anywhere."""
 
-__all__ = ["PAGE", "STYLE"]
+__all__ = ["PAGE", "PARTS", "STYLE"]
 
 STYLE = """
 :root {
@@ -92,15 +92,29 @@ dt { color: var(--muted); } dd { margin: 0; overflow-wrap: anywhere; }
 @media print { main { max-width: none; padding: 0; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
 """
 
-PAGE = """{%- macro badge(control) %}{% if control %} <span class="badge">control</span>{% endif %}{% endmacro -%}
+PARTS = """{%- macro badge(control) %}{% if control %} <span class="badge">control</span>{% endif %}{% endmacro -%}
 {%- macro measured(m) %}{% if m is mapping %}<span title="{{ m.how }}">{{ m.value }}
 <span class="interval">{{ m.interval }}</span></span><small>{{ m.n }}</small>{% else %}{{ m }}{% endif %}{% endmacro -%}
 {%- macro access(s) %}<span class="steps" role="img" aria-label="{{ s.steps }} of 3">
 {{- "●" * s.steps }}{{ "○" * (3 - s.steps) }}</span> {{ s.words }}<small>{{ s.box }}</small>{% endmacro -%}
 {%- macro drawing(d, caption) %}<figure><div class="scroll" tabindex="0"><picture>
 <source srcset="{{ d.dark }}" media="(prefers-color-scheme: dark)"><img src="{{ d.light }}" alt="{{ d.text }}">
-</picture></div><figcaption>{{ caption }}</figcaption></figure>{% endmacro -%}
-<!doctype html>
+</picture></div><figcaption>{{ caption }}</figcaption></figure>{% endmacro %}
+{%- macro threat_model(threats) %}<h2>Threat model</h2>
+<p class="note">What each adversary is granted. An attack is given no more than its row says.</p>
+<div class="scroll" tabindex="0"><table class="wide pinned">
+<thead><tr><th scope="col">attack</th><th scope="col">sees of the model</th><th scope="col">knows beforehand</th>
+<th scope="col">recovers</th><th scope="col">queries per case</th></tr></thead>
+<tbody>
+{% for row in threats %}
+<tr{% if row.control %} class="control"{% endif %}><th scope="row">{{ row.label }}{{ badge(row.control) }}
+<small class="wrap">{% if row.link %}<a href="{{ row.link }}" title="{{ row.card.paper }}" rel="noreferrer">{{ row.card.title }}</a>
+{%- else %}{{ row.card.title }}{% endif %}, {{ row.card.year }}</small></th>
+<td>{{ access(row.sees) }}</td><td>{{ row.card.knows or "nothing" }}</td><td>{{ row.card.recovers }}</td>
+<td class="number">{{ row.mean }}{% if row.max %}<small>at most {{ row.max }}</small>{% endif %}</td></tr>
+{% endfor %}
+</tbody></table></div>{% endmacro %}
+{%- macro head(title, style) %}<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -114,7 +128,11 @@ PAGE = """{%- macro badge(control) %}{% if control %} <span class="badge">contro
 </head>
 <body>
 <main>
-<header>
+<header>{% endmacro -%}
+"""
+"""Macros of every page, in front of its template."""
+
+PAGE = """{{ head(title, style) }}
 <h1>{{ title }}</h1>
 <p class="meta">{{ summary }}</p>
 {% for verdict in verdicts %}
@@ -139,20 +157,7 @@ PAGE = """{%- macro badge(control) %}{% if control %} <span class="badge">contro
 {% endif %}
 </header>
 
-<h2>Threat model</h2>
-<p class="note">What each adversary is granted. An attack is given no more than its row says.</p>
-<div class="scroll" tabindex="0"><table class="wide pinned">
-<thead><tr><th scope="col">attack</th><th scope="col">sees of the model</th><th scope="col">knows beforehand</th>
-<th scope="col">recovers</th><th scope="col">queries per case</th></tr></thead>
-<tbody>
-{% for row in threats %}
-<tr{% if row.control %} class="control"{% endif %}><th scope="row">{{ row.label }}{{ badge(row.control) }}
-<small class="wrap">{% if row.link %}<a href="{{ row.link }}" title="{{ row.card.paper }}" rel="noreferrer">{{ row.card.title }}</a>
-{%- else %}{{ row.card.title }}{% endif %}, {{ row.card.year }}</small></th>
-<td>{{ access(row.sees) }}</td><td>{{ row.card.knows or "nothing" }}</td><td>{{ row.card.recovers }}</td>
-<td class="number">{{ row.mean }}{% if row.max %}<small>at most {{ row.max }}</small>{% endif %}</td></tr>
-{% endfor %}
-</tbody></table></div>
+{{ threat_model(threats) }}
 
 {% if grids %}
 <h2>Pictures</h2>

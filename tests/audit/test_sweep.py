@@ -122,6 +122,16 @@ def test_finished_cells_are_never_done_again(swept, monkeypatch):
     assert (out / "results.csv").read_bytes().count(b"\n") == table.count(b"\n")
 
 
+def test_the_page_of_a_sweep_leads_to_its_cells(swept, capsys):
+    _, out, _ = swept
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for run in {row["run"] for row in rows(out)}:
+        assert f'href="{run}/report.html"' in page and (out / run / "report.html").exists()
+    assert "attacks.0.rate" in page and "<script" not in page
+    before = (out / "report.html").read_bytes()
+    assert cli.main(["report", str(out)]) == 0 and (out / "report.html").read_bytes() == before
+
+
 def test_a_ray_sweep_is_the_sweep(swept, tmp_path):
     pytest.importorskip("ray")
     path, out, _ = swept

@@ -1,0 +1,46 @@
+"""A table of texts as a Parquet file with typed columns, where pyarrow is there."""
+
+import importlib
+import importlib.util
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["typed", "write_parquet"]
+
+_TEXTS = ("run", "cell", "state", "attack", "label", "access", "target", "defense", "metric", "method", "unit")
+
+
+def typed(name: str, texts: Sequence[str]) -> list[Any]:
+    """A column of `results.csv` as values of one type: whole numbers, numbers or booleans where all are, else text.
+
+    Columns that hold names stay text, also where all names look like numbers. Nothing is None, but "" among texts.
+
+    >>> typed("seed", ["0", ""]), typed("value", ["0", "0.5"]), typed("run", ["123456789012"])
+    ([0, None], [0.0, 0.5], ['123456789012'])
+    """
+    given = [text for text in texts if text != ""]
+    if name not in _TEXTS and given:
+        if set(given) <= {"true", "false"}:
+            return [None if text == "" else text == "true" for text in texts]
+        for kind in (int, float):
+            try:
+                values = [None if text == "" else kind(text) for text in texts]
+            except ValueError:
+                continue
+            if kind is float or all(value is None or -(2**63) <= value < 2**63 for value in values):
+                return values
+    return list(texts)
+
+
+def write_parquet(path: pathlib.Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Write the table whole or not at all; False where pyarrow is not installed."""
+    if importlib.util.find_spec("pyarrow") is None:
+        return False
+    arrow: Any = importlib.import_module("pyarrow")
+    columns = {name: arrow.array(typed(name, [row[i] for row in rows])) for i, name in enumerate(header)}
+    part = path.with_name(path.name + ".partial")
+    importlib.import_module("pyarrow.parquet").write_table(arrow.table(columns), part)
+    os.replace(part, path)
+    return True
