@@ -92,8 +92,8 @@ def solve(
     devices = plan.devices or tuple(jax.local_devices())
     folder = checkpoint.private_folder(folder) if folder is not None else None
     own, key, work, room = own_rows(n), uncommitted(key), None, free_memory(devices)
-    most = 256 if devices[0].platform == "cpu" else 1024
-    chunk = plan.chunk or min(most, max(1, -(-len(own) // len(devices))))
+    each, most = max(1, -(-len(own) // len(devices))), 256 if devices[0].platform == "cpu" else 1024
+    chunk = plan.chunk or -(-each // -(-each // most))  # as few rounds as possible, all full
     if plan.microbatch:
         chunk = plan.microbatch * max(2, -(-chunk // plan.microbatch))
     with Progress(title, len(own) * max(steps, 1), "steps") as bar:

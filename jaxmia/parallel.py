@@ -76,7 +76,7 @@ def _read(path: str) -> str:
 
 
 class Program:
-    """A per-device function compiled once for all devices.
+    """A per-device function traced for all devices, and compiled by `compile`.
 
     Calling it runs `fn(shared, *cases)`. Arrays that `fn` closed over (a target's weights) are hoisted out of the
     program and passed as replicated arguments, so they are neither compiled in nor traced again.
@@ -86,8 +86,12 @@ class Program:
       shapes: of what it returns on one device.
     """
 
-    def __init__(self, compiled: Any, constants: list, shapes: Any):
-        self._compiled, self.constants, self.shapes = compiled, constants, shapes
+    def __init__(self, lowered: Any, constants: list, shapes: Any):
+        self._lowered, self.constants, self.shapes = lowered, constants, shapes
+
+    def compile(self) -> None:
+        """Must be called once, before anything else; in any thread."""
+        self._compiled = self._lowered.compile()
 
     def __call__(self, shared: Any, *cases: Any) -> Any:
         return self._compiled(self.constants, shared, *cases)
@@ -155,7 +159,7 @@ def compile_program(
         mapped = jax.shard_map(local, mesh=mesh(devices), in_specs=specs, out_specs=sharded, check_vma=False)
         run = jax.jit(mapped, donate_argnums=donated)
     outer = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), cases)
-    return Program(run.lower(constants, shared, *outer).compile(), constants, out_shape)
+    return Program(run.lower(constants, shared, *outer), constants, out_shape)
 
 
 def place(tree: Any, devices: Sequence[Any]) -> Any:

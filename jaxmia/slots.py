@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def build(
     lead, together = (len(devices), chunk), plan.microbatch or chunk
     some = jax.tree.map(lambda a: np.broadcast_to(a[0], (together,) + a.shape[1:]).copy(), cases)
     some_ids = np.full(together, ids[0], np.int32)
-    some_keys = case_keys(key, some_ids, some_ids)
+    some_keys = jax.eval_shape(case_keys, key, some_ids, some_ids)
     begin, state_shapes, text = traced(jax.vmap(process.init), some_keys, some)
     told_shapes = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.zeros(1, x.dtype), info(0.0)))
     advance: Any = None
@@ -76,7 +77,8 @@ def build(
         return jax.tree.map(lambda x: np.zeros(lead + x.shape[1:], x.dtype), tree)
 
     def admit(key: Any, slots: Slots, fresh: Any, rows: Any, ids: Any, case: Any) -> Slots:
-        state = begin(case_keys(key, ids, jnp.zeros_like(ids)), case)
+        # Many a start is a constant image; the barrier keeps the compiler from working out at length that it is finite.
+        state = jax.lax.optimization_barrier(begin(case_keys(key, ids, jnp.zeros_like(ids)), case))
         new = slots._replace(
             rows=rows,
             ids=ids,
@@ -129,8 +131,11 @@ def build(
     looped = loop == "scan" and steps > 0
     stepped = compile_program(block if looped else step, key, example, donate=(0,), **how) if steps > 0 else None
     run_block: Any = stepped if looped else _HostLoop(stepped, block_length if steps > 0 else 0)
+    programs = [program for program in (admit_program, read_program, stepped) if program]
+    with ThreadPoolExecutor() as threads:  # the compiler does not hold the interpreter
+        list(threads.map(Program.compile, programs))
     print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, run_block.constants)
-    memory = max(program.memory() for program in (admit_program, read_program, stepped) if program)
+    memory = max(program.memory() for program in programs)
     return Programs(run_block, admit_program, read_program, example, print_of_run, memory)
 
 

@@ -126,16 +126,16 @@ def test_other_errors_and_a_chunk_of_one_are_no_reason_to_go_on(monkeypatch):
 @pytest.mark.parametrize("loop", ["host", "scan"])
 def test_nothing_is_communicated(mapper, loop, monkeypatch):
     plan = ONE._replace(devices=tuple(jax.devices()[:4]), mapper=mapper, loop=loop, chunk=2)
-    texts = []
+    programs = []
 
     def compiled(fn, *arguments, **options):
-        program = parallel.compile_program(fn, *arguments, **options)
-        texts.append(program.compiled_text())
-        return program
+        programs.append(parallel.compile_program(fn, *arguments, **options))
+        return programs[-1]
 
     monkeypatch.setattr(slots, "compile_program", compiled)
     slots.build(walk(), KEY, CASES, np.arange(24), 12, plan.devices, 2, plan)
     collective = re.compile(r"all-reduce|all-gather|all-to-all|collective|reduce-scatter|send\(|recv\(")
+    texts = [program.compiled_text() for program in programs]
     assert len(texts) == 3 and all("num_partitions=4" in text for text in texts)
     assert [collective.findall(text) for text in texts] == [[], [], []]
 

@@ -1,4 +1,4 @@
-"""Convolutions and a max-pool whose gradients are fast on CPU, inside `lax.scan` and `lax.while_loop` too.
+"""Convolutions whose gradients are fast on CPU, inside `lax.scan` and `lax.while_loop` too.
 
 XLA's CPU backend has a fast routine only for a convolution in the plain layout. JAX's own gradient rules leave the
 flip of the kernel and the exchange of its dimensions to the dimension numbers; a bare jitted step lets XLA bring
@@ -6,9 +6,7 @@ most of these to the plain layout, a loop body does not (jax issue 12868), and t
 a transposed convolution never gets there. Here the backward pass writes the flipped and transposed arrays
 out, so that it is made of plain convolutions in every context. A dilated input (the value of a transposed convolution,
 the gradient of a strided one) is never filled up with zeros: each phase of the output is a plain convolution with every
-s-th tap. And the gradient of a max-pool writes each number to its place at once, where XLA's `select_and_scatter` is
-about ten times slower. Values and gradients are those of `jax.lax.conv_general_dilated` and `flax.linen.max_pool`, to
-which every other backend is sent directly.
+s-th tap. Values and gradients are those of `jax.lax.conv_general_dilated`, to which every other backend is sent directly.
 """
 
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-__all__ = ["Conv", "ConvTranspose", "conv_general_dilated", "max_pool"]
+__all__ = ["Conv", "ConvTranspose", "conv_general_dilated"]
 
 
 class _Geometry(NamedTuple):
@@ -295,48 +293,3 @@ class ConvTranspose(nn.Module):
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros_init(), (self.features,))
         return y
-
-
-def max_pool(x: Float[Array, "n h w c"], window: tuple[int, int] = (2, 2)) -> Float[Array, "n height width c"]:
-    """The largest value of every window, as `nn.max_pool(x, window, strides=window)` gives it.
-
-    Windows do not overlap; rows and columns that fill none are left out. The gradient goes to the first of equal
-    values. On CPU forward mode raises, as it does for `conv_general_dilated`.
-
-    Args:
-      x: images, channels last.
-      window: height and width of a window.
-    """
-    if jax.default_backend() == "cpu":
-        return _pool(window, x)
-    return nn.max_pool(x, window, strides=window)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _pool(window: tuple[int, int], x: Array) -> Array:
-    return _pool_forward(window, x)[0]
-
-
-def _pool_forward(window: tuple[int, int], x: Array) -> tuple[Array, tuple[Array, Array]]:
-    (rows, columns), (n, h, w, c) = window, x.shape
-    cut = x[:, : h - h % rows, : w - w % columns].reshape(n, h // rows, rows, w // columns, columns, c)
-    best = cut[:, :, 0, :, 0]
-    winner = jnp.zeros(best.shape, jnp.int32)  # which place of its window
-    for place in range(1, rows * columns):
-        value = cut[:, :, place // columns, :, place % columns]
-        winner = jnp.where(value > best, place, winner)
-        best = jnp.maximum(best, value)
-    return best, (winner, x[:, :, :, :0])  # no numbers, only the shape
-
-
-def _pool_backward(window: tuple[int, int], residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array]:
-    (rows, columns), (winner, shape) = window, residuals
-    (n, h, w, _), c = shape.shape, cotangent.shape[-1]
-    places = jnp.arange(rows * columns, dtype=jnp.int32).reshape(1, 1, rows, 1, columns, 1)
-    there = winner[:, :, None, :, None] == places
-    gradient = jnp.where(there, cotangent[:, :, None, :, None], 0.0)
-    gradient = gradient.reshape(n, h // rows * rows, w // columns * columns, c)
-    return (jnp.pad(gradient, ((0, 0), (0, h % rows), (0, w % columns), (0, 0))),)
-
-
-_pool.defvjp(_pool_forward, _pool_backward)
