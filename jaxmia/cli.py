@@ -108,7 +108,8 @@ def _attack(options: argparse.Namespace) -> None:
         raise FloatingPointError(failed[run])
     print(f"candidates and measurements: {run}")
     options.run = run
-    _report(options)
+    if not options.process_id:  # what a report reads the first process wrote
+        _report(options)
 
 
 def _sweep(options: argparse.Namespace) -> None:

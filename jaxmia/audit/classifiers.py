@@ -1,5 +1,6 @@
 """The classifiers of an image audit: targets, their defended and shuffled versions, and evaluators."""
 
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from jaxmia.defenses.dp_sgd import epsilon, poisson_batches
 from jaxmia.engine import fit as train_on
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Outputs, Target, digest, from_linen, sown_features
+from jaxmia.plan import Plan
 from jaxmia.train import predict, supervised
 
 __all__ = [
@@ -173,9 +175,11 @@ def _target(config: dict[str, Any], training: pathlib.Path, scene: Scene, job: J
     labels = np.random.default_rng(config["seed"]).permutation(private.labels) if control else private.labels
     where, seconds = training / name, training / name / "seconds.json"
     recipe = zoo.TARGETS[section["name"]](**keywords(section))
-    module, variables, defense = train(recipe, scene, labels, config["seed"], defended, where, f"train {name}")
+    fit = functools.partial(train_on, plan=Plan(**config["plan"]))
+    module, variables, defense = train(recipe, scene, labels, config["seed"], defended, where, f"train {name}", fit)
+    took = float(seconds.read_text()) if seconds.exists() else round(time.monotonic() - started, 1)
     if not seconds.exists():
-        files.write_json(seconds, round(time.monotonic() - started, 1))
+        files.write_json(seconds, took)
     right = predict(module, variables, to_float(test.images)).argmax(1) == test.labels
     record = {
         "name": name,
@@ -185,7 +189,7 @@ def _target(config: dict[str, Any], training: pathlib.Path, scene: Scene, job: J
         "defense": _described(defended, recipe, len(labels)),
         "granted": "WEIGHTS",
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
-        "seconds": float(seconds.read_text()),
+        "seconds": took,
     }
     target = from_linen(module, variables, classes=len(scene.names), defense=defense)
     return Trained(name, target, record, control)
@@ -213,7 +217,8 @@ def evaluators(config: dict[str, Any], training: pathlib.Path, scene: Scene) -> 
         # Other keywords make another network, which `evaluate` may bring later; each is trained in a place of its own.
         where = training / f"evaluator-{name}-{configuration.digest(section)[:8]}"
         seed = config["seed"] + 1000
-        module, variables, _ = train(recipe, scene, scene.split.train.labels, seed, None, where, f"train {name}")
+        fit = functools.partial(train_on, plan=Plan(**config["plan"]))
+        module, variables, _ = train(recipe, scene, scene.split.train.labels, seed, None, where, f"train {name}", fit)
         judges.append(classifier_judge(name, digest(variables), _forward(module, variables), scene))
     if not scene.faces:
         return judges, None

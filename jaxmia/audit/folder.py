@@ -1,4 +1,7 @@
-"""Files of a run folder; the layout is that of `jaxmia.report`. A cell without done.json is unfinished."""
+"""Files of a run folder; the layout is that of `jaxmia.report`. A cell without done.json is unfinished.
+
+Where several processes audit together, all find the same, and the first one writes.
+"""
 
 import importlib.metadata
 import io
@@ -43,14 +46,19 @@ def plain(value: Any) -> Any:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write atomically, owner-readable; numbers must be finite."""
-    write_atomically(path, (json.dumps(plain(value), indent=1, allow_nan=False) + "\n").encode())
+    _write(path, (json.dumps(plain(value), indent=1, allow_nan=False) + "\n").encode())
 
 
 def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Write arrays atomically, owner-readable."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue())
+    _write(path, buffer.getvalue())
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    if jax.process_index() == 0:
+        write_atomically(path, content)
 
 
 def open_run(folder: str | os.PathLike, config_text: str, config_digest: str, command: str) -> pathlib.Path:
@@ -78,8 +86,8 @@ def holds(run: pathlib.Path, config_digest: str) -> bool:
 
 def write_config(run: pathlib.Path, config_text: str, config_digest: str) -> None:
     """Say what a run folder is a run of."""
-    write_atomically(run / "config.yaml", config_text.encode())
-    write_atomically(run / "config.sha256", config_digest.encode())
+    _write(run / "config.yaml", config_text.encode())
+    _write(run / "config.sha256", config_digest.encode())
 
 
 def amend_environment(run: pathlib.Path, **entries: str | None) -> None:

@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -206,3 +208,29 @@ def test_a_setting_that_goes_non_finite_does_not_stop_its_family(tmp_path, capsy
     assert "1 of 3 cells failed" in (told := capsys.readouterr().err) and "went non-finite" in told
     assert {row["sweep.attacks.0.rate"] for row in rows(tmp_path / "sweep")} == {"1.0", "0.3"}
     assert len([1 for file in (tmp_path / "sweep").glob("*/done.json") if json.loads(file.read_text())]) == 2
+
+
+def test_two_processes_audit_as_one(tmp_path):
+    """`--coordinator` on the loopback: the cases are shared out, the first process writes, and nothing else changes."""
+    path = configured(tmp_path, candidates=3, plan={"chunk": 2})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    base = [sys.executable, "-m", "jaxmia.cli", "attack", str(path), "--out"]
+    together = ["--coordinator", address, "--num-processes", "2", "--process-id"]
+    commands = [[*base, str(tmp_path / "one")]]
+    commands += [[*base, str(tmp_path / "two"), *together, str(process)] for process in (0, 1)]
+    running = [
+        subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        for command in commands
+    ]
+    for process in running:
+        words = process.communicate(timeout=300)
+        assert process.returncode == 0, words
+    for name in ("mi_face", "gmi", "tb_mia"):
+        cell = f"cells/softmax--{name}/candidates.npz"
+        with np.load(tmp_path / "one" / cell) as one, np.load(tmp_path / "two" / cell) as two:
+            np.testing.assert_array_equal(one["candidates"], two["candidates"])
+            assert len(np.unique(two["candidates"].reshape(9, -1), axis=0)) >= 3
+    assert (tmp_path / "two" / "report.html").exists()
