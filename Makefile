@@ -29,9 +29,9 @@ tests: $(VENV)/.stamp
 $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	@if command -v uv >/dev/null; then \
-	  uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[images,tabular,dp,dev]"; \
+	  uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[images,tabular,dp,es,ray,analysis,dev]"; \
 	else \
-	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[images,tabular,dp,dev]"; \
+	  $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[images,tabular,dp,es,ray,analysis,dev]"; \
 	fi
 	touch $@
 

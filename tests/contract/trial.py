@@ -35,7 +35,8 @@ class Trial:
     def attack(self, oracle: Any, **hyperparameters: Any) -> Attack:
         """What the factory makes of an oracle and the inputs that it names."""
         inputs = {name: self.on.inputs[name] for name in self.method.inputs if name != "oracle"}
-        return self.method.factory(oracle, **inputs, **hyperparameters)
+        settings = self.on.settings.get(self.method.name, {})
+        return self.method.factory(oracle, **inputs, **{**settings, **hyperparameters})
 
     def oracle(self, which: str = "leaks", **options: Any) -> Any:
         """The view of a target that the card asks for; the options are those of `Target`."""

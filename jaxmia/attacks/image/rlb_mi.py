@@ -11,9 +11,9 @@ After every episode the policy makes one image for a test; the one of highest co
 paper's alpha = 0 and length = 1 the next state is the action: a bandit, whose two first terms are one.
 
 What differs. In the released code (`released=True`) one noise serves all dimensions and the whole minibatch,
-log-probabilities are averaged over dimensions and not summed, both critics start alike (so that they stay twins) and
-the actor sees the first alone. Minibatches are drawn with replacement here; the buffer is as long as the episodes can
-fill. An episode asks 2 * length + 1 queries.
+log-probabilities are averaged over dimensions, not summed, both critics start alike (and stay twins) and the actor sees
+the first alone. Here all episodes are remembered (they do not fill the paper's 1,000,000) and minibatches are drawn with
+replacement. An episode asks 2 * length + 1 queries.
 """
 
 from typing import Any, NamedTuple
@@ -42,14 +42,13 @@ CARD = Card(
 
 
 class Network(nn.Module):
-    """Two hidden layers of `width`: the actor (2 d outputs, mean and log deviation) or a critic (one)."""
+    """Two hidden layers: the actor (2 d outputs, mean and log deviation) or a critic (one)."""
 
     width: int
     outputs: int
 
     @nn.compact
     def __call__(self, x: Float[Array, "... n"]) -> Float[Array, "... outputs"]:
-        """Returns the outputs, unbounded."""
         for _ in range(2):
             x = nn.relu(nn.Dense(self.width)(x))
         return nn.Dense(self.outputs)(x)
@@ -73,10 +72,8 @@ class State(NamedTuple):
     queries: Int[Array, ""]
 
 
-def reward(
-    state: Float[Array, " classes"], action: Float[Array, " classes"], label: Int[Array, ""], weights: tuple
-) -> Float[Array, ""]:
-    """Equations 3-6, from the scores of the images of the next state and of the action."""
+def reward(state: Array, action: Array, label: Int[Array, ""], weights: tuple) -> Float[Array, ""]:
+    """Equations 3-6, from the scores `[classes]` of the images of the next state and of the action."""
     others = jnp.max(jnp.where(jnp.arange(state.shape[0]) == label, -jnp.inf, state))
     own, done = (jnp.log(jnp.maximum(scores[label], 1e-30)) for scores in (state, action))
     return weights[0] * own + weights[1] * done + weights[2] * jnp.log(jnp.maximum(state[label] - others, 1e-7))
@@ -92,7 +89,6 @@ def rlb_mi(
     weights: tuple[float, float, float] = (2.0, 2.0, 8.0),
     width: int = 256,
     batch: int = 256,
-    buffer: int = 1_000_000,
     rate: Scalar = 5e-4,
     discount: Scalar = 0.99,
     trail: Scalar = 0.01,
@@ -110,7 +106,6 @@ def rlb_mi(
       weights: w1, w2, w3.
       width: of the hidden layers of actor and critics.
       batch: of an update; the agent learns once more than that is remembered.
-      buffer: most steps remembered.
       rate: Adam's learning rate, of all networks and the temperature.
       discount: gamma.
       trail: tau, of the trailing critics.
@@ -119,23 +114,21 @@ def rlb_mi(
 
     Raises:
       ThreatModelError: without score access.
-      ValueError: for a length, width, batch or buffer below 1, a budget below one episode.
+      ValueError: for a length, width, batch or steps below 1, a budget below one episode.
     """
     view: Scores = lower(oracle, CARD.access, "image/rlb_mi")
     each = 2 * length + 1
-    for name, value in {"length": length, "width": width, "batch": batch, "buffer": buffer}.items():
-        if value < 1:
-            raise ValueError(f"{name}: {value}; legal is 1 or more")
+    if min(length, width, batch, steps) < 1:
+        raise ValueError(f"length, width, batch, steps: {length, width, batch, steps}; legal is 1 or more of each")
     if budget < each:
         raise ValueError(f"budget: {budget}; legal is at least one episode, {each} queries")
     (d,) = jax.eval_shape(prior.init, jax.random.key(0)).shape
     actor, critic, adam = Network(width, 2 * d), Network(width, 1), optax.adam(rate)
-    capacity = max(1, min(buffer, steps * length))
 
     def act(params: Any, key: Any, states: Any) -> tuple[Any, Any]:
         """Actions `[..., d]` and their log-probabilities `[...]`."""
-        mean, log_deviation = jnp.split(actor.apply(params, states), 2, -1)
-        log_deviation = jnp.clip(log_deviation, -20.0, 2.0)
+        out: Any = actor.apply(params, states)
+        mean, log_deviation = out[..., :d], jnp.clip(out[..., d:], -20.0, 2.0)
         noise = jax.random.normal(key, () if released else mean.shape)
         action = jnp.tanh(mean + noise * jnp.exp(log_deviation))
         log_density = -0.5 * noise**2 - log_deviation - 0.5 * jnp.log(2 * jnp.pi) - jnp.log(1 - action**2 + 1e-6)
@@ -143,11 +136,12 @@ def rlb_mi(
 
     def values(params: Any, states: Any, actions: Any) -> Any:
         """Of both critics, `[2, ...]`."""
-        return jax.vmap(critic.apply, in_axes=(0, None))(params, jnp.concatenate([states, actions], -1))[..., 0]
+        both: Any = jax.vmap(critic.apply, in_axes=(0, None))(params, jnp.concatenate([states, actions], -1))
+        return both[..., 0]
 
     def learn(key: Any, learned: Any, aims: Any, optimizer: Any, memory: Memory) -> tuple[Any, Any, Any]:
         pick, ahead, now = jax.random.split(key, 3)
-        rows = jax.random.randint(pick, (batch,), 0, jnp.minimum(memory.count, capacity))
+        rows = jax.random.randint(pick, (batch,), 0, memory.count)
         states, actions = memory.state[rows], memory.action[rows]
         following = alpha * states + (1 - alpha) * actions
         next_action, next_density = act(learned["actor"], ahead, following)
@@ -158,9 +152,8 @@ def rlb_mi(
             critics = 0.5 * jnp.mean((values(params["critics"], states, actions) - aim) ** 2, 1).sum()
             wanted, density = act(params["actor"], now, states)
             judged = values(jax.lax.stop_gradient(params["critics"]), states, wanted)
-            policy = jnp.exp(jax.lax.stop_gradient(params["temperature"])) * density - (
-                judged[0] if released else judged.min(0)
-            )
+            judged = judged[0] if released else judged.min(0)
+            policy = jnp.exp(jax.lax.stop_gradient(params["temperature"])) * density - judged
             entropy = -params["temperature"] * jax.lax.stop_gradient(density - d)
             return critics + policy.mean() + entropy.mean()
 
@@ -168,16 +161,15 @@ def rlb_mi(
         learned = optax.apply_updates(learned, updates)
         return learned, optax.incremental_update(learned["critics"], aims, trail), optimizer
 
-    def init(key: Any, label: Any) -> State:
-        del label
+    def init(key: Any, _: Any) -> State:
         one, two = jax.random.split(key)
         twins = jnp.stack([two, two]) if released else jax.random.split(two)
         critics = jax.vmap(critic.init, in_axes=(0, None))(twins, jnp.zeros(2 * d))
         learned = {"actor": actor.init(one, jnp.zeros(d)), "critics": critics, "temperature": jnp.zeros(())}
-        blank = jnp.zeros(capacity)
-        memory = Memory(jnp.zeros((capacity, d)), jnp.zeros((capacity, d)), blank, blank, jnp.zeros((), jnp.int32))
-        zero = jnp.zeros((), jnp.int32)
-        return State(learned, critics, adam.init(learned), memory, jnp.zeros(d), jnp.full((), -1.0), zero)
+        zero, blank, rows = jnp.zeros((), jnp.int32), jnp.zeros(steps * length), jnp.zeros((steps * length, d))
+        memory = Memory(rows, rows, blank, blank, zero)
+        worst = jnp.full((), -1.0, jnp.float32)
+        return State(learned, critics, adam.init(learned), memory, jnp.zeros(d), worst, zero)
 
     def step(key: Any, state: State, label: Any) -> tuple[State, Any]:
         learned, aims, optimizer, memory = state[:4]
@@ -187,10 +179,10 @@ def rlb_mi(
             move, first, second, update = jax.random.split(k, 4)
             a, _ = act(learned["actor"], move, s)
             following = alpha * s + (1 - alpha) * a
-            served = view.answer(first, prior.decode(following)), view.answer(second, prior.decode(a))
-            r, at = reward(*served, label, weights), memory.count % capacity
-            row = (s, a, r, jnp.asarray(t == length - 1, jnp.float32))
-            memory = Memory(*(old.at[at].set(new) for old, new in zip(memory, row)), memory.count + 1)
+            seen, tried = view.answer(first, prior.decode(following)), view.answer(second, prior.decode(a))
+            r, at = reward(seen, tried, label, weights), memory.count
+            row = [old.at[at].set(new) for old, new in zip(memory[:4], (s, a, r, float(t == length - 1)))]
+            memory = Memory(row[0], row[1], row[2], row[3], at + 1)
             before, after = (learned, aims, optimizer), learn(update, learned, aims, optimizer, memory)
             ready = memory.count > batch
             learned, aims, optimizer = jax.tree.map(lambda new, old: jnp.where(ready, new, old), after, before)
@@ -200,9 +192,9 @@ def rlb_mi(
             a, _ = act(learned["actor"], jax.random.fold_in(test, t + 1), z)
             z = alpha * z + (1 - alpha) * a
         confidence = view.answer(jax.random.fold_in(test, length + 1), prior.decode(z))[label]
-        better, queries = confidence > state.confidence, state.queries + each
-        best, most = jnp.where(better, z, state.best), jnp.where(better, confidence, state.confidence)
-        new = State(learned, aims, optimizer, memory, best, most, queries)
-        return new, info(-most, queries=queries, done=queries + each > budget, reward=earned)
+        queries, most = state.queries + each, jnp.maximum(confidence, state.confidence)
+        best = jnp.where(confidence > state.confidence, z, state.best)
+        told = info(-most, queries=queries, done=queries + each > budget, reward=earned)
+        return State(learned, aims, optimizer, memory, best, most, queries), told
 
     return Attack(lambda fitted: Process(init, step, lambda state: prior.decode(state.best), steps))

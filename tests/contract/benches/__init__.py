@@ -31,6 +31,7 @@ class Bench(NamedTuple):
       chance: the success of a blind guess.
       candidate: floats of the shape that the target reads, to differentiate at.
       public: `step -> minibatch` for training stages; None where no attack has any.
+      settings: hyperparameters by attack, where the paper's would take minutes.
     """
 
     build: Callable[..., Target]
@@ -41,6 +42,7 @@ class Bench(NamedTuple):
     chance: float
     candidate: Array
     public: Callable[[int], Any] | None = None
+    settings: dict[str, dict[str, Any]] = {}
 
     def target(self, which: str, **options: Any) -> Target:
         """The target called "leaks", "shuffled" or "constant"."""

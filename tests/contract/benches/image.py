@@ -86,4 +86,8 @@ def make() -> Bench:
         chance=1 / CLASSES,
         candidate=jnp.full(SHAPE, 0.5),
         public=lambda step: {"x": public[np.random.default_rng(step).integers(0, len(public), 32)]},
+        settings={
+            "image/mirror_genetic": {"members": 100, "pool_steps": 10},
+            "image/rlb_mi": {"width": 32, "batch": 64},
+        },
     )

@@ -1,0 +1,80 @@
+"""RLB-MI: the reward against numpy, and an agent that must find the optimum of a bandit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmia import Access, from_function
+from jaxmia.attacks.image.rlb_mi import reward, rlb_mi
+from jaxmia.core import Prior
+
+KEY = jax.random.key(11)
+CENTERS = jnp.asarray([[0.6, -0.4], [-0.5, 0.7], [-0.3, -0.6]])
+PRIOR = Prior(lambda key: jax.random.normal(key, (2,)), lambda z: z, lambda z, x: jnp.zeros(()), lambda z: z)
+VIEW = from_function(
+    lambda params, x: -6.0 * jnp.sum((x[:, None] - params) ** 2, -1), CENTERS, classes=3
+).view(Access.SCORES)  # fmt: skip
+SMALL = {"width": 32, "batch": 64, "rate": 5e-3}
+
+
+def test_reward_is_equations_3_to_6():
+    rng = np.random.default_rng(0)
+    for label in range(4):
+        s, a = rng.dirichlet(np.ones(4), 2)
+        margin = s[label] - np.delete(s, label).max()
+        expected = 2 * np.log(s[label]) + 3 * np.log(a[label]) + 8 * np.log(max(1e-7, margin))
+        found = reward(jnp.asarray(s, jnp.float32), jnp.asarray(a, jnp.float32), jnp.asarray(label), (2.0, 3.0, 8.0))
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def train(process, labels, steps):
+    """All agents side by side: their states, and what every step told, `[cases, steps]`."""
+
+    def agent(key, label):
+        def step(state, t):
+            return process.step(jax.random.fold_in(key, t), state, label)
+
+        first = process.init(key, label)
+        return first, *jax.lax.scan(step, first, jnp.arange(steps))
+
+    return jax.jit(jax.vmap(agent))(jax.random.split(KEY, len(labels)), jnp.asarray(labels, jnp.int32))
+
+
+def test_agents_learn_the_bandit_each_its_own():
+    """Six agents side by side, two of each class; the reward of untrained agents is the control."""
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    _, _, told = train(rlb_mi(VIEW, PRIOR, **SMALL, steps=600).solve(()), labels, 600)
+    earned = np.asarray(told.extra["reward"])
+    first, last = earned[:, :64].mean(1), earned[:, -50:].mean(1)
+    assert np.all(last > first + 20), (first, last)  # 8 log 1e-7 is -129: most first actions are not even top
+    at_center = [VIEW.answer(KEY, center) for center in CENTERS]
+    best = [float(reward(s, s, jnp.asarray(c), (2.0, 2.0, 8.0))) for c, s in enumerate(at_center)]
+    assert np.all(last > np.array(best)[labels] - 15), (last, best)
+
+
+def test_queries_budget_and_the_image_of_highest_confidence():
+    process = rlb_mi(VIEW, PRIOR, **SMALL, steps=10, length=2, alpha=0.5, budget=47).solve(())
+    _, state, told = train(process, [0, 1, 2], 10)
+    np.testing.assert_array_equal(told.queries[0], 5 * np.arange(1, 11))
+    np.testing.assert_array_equal(told.done[0], [False] * 8 + [True, True])  # a tenth episode would be 50
+    assert np.all(np.diff(told.loss, axis=1) <= 0)
+    for c in range(3):
+        z = process.read(jax.tree.map(lambda leaf, c=c: leaf[c], state))
+        np.testing.assert_allclose(VIEW.answer(KEY, z)[c], -told.loss[c, -1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_critics_are_twins_only_as_released(released):
+    process = rlb_mi(VIEW, PRIOR, **{**SMALL, "batch": 2}, steps=6, released=released).solve(())
+    first, last, _ = train(process, [0], 6)
+    kernels = [leaf[0] for leaf in jax.tree.leaves(last.learned["critics"]) if leaf.ndim == 4]
+    assert len(kernels) == 3 and all(np.allclose(leaf[0], leaf[1]) == released for leaf in kernels)
+    moved = jax.tree.map(lambda new, old: np.any(new != old), last.learned, first.learned)
+    assert all(jax.tree.leaves(moved))  # everything is trained, the temperature too
+
+
+@pytest.mark.parametrize("wrong", [{"length": 0}, {"width": 0}, {"batch": 0}, {"budget": 2}])
+def test_refuses(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        rlb_mi(VIEW, PRIOR, **wrong)
