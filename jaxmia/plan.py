@@ -15,7 +15,7 @@ class Plan(NamedTuple):
         move them by rounding (<= 1e-6 seen).
       microbatch: cases computed together. When given, a chunk is two or more of them, computed one after another, so
         that results do not depend on the chunk (to the last bit on one device); costs speed. None: the whole chunk.
-      block: steps between two looks of the host at who is finished.
+      block: most steps between two looks of the host at who is finished.
       devices: the devices to use; None takes all local ones (training over several: all there are).
       mapper: "shard_map" or "pmap".
       loop: "host" drives a jitted step from Python, "scan" runs a block in one `lax.scan`, "auto" takes "host" on CPU

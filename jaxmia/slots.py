@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -174,14 +175,24 @@ def check_stable(before: Any, after: Any) -> None:
 
 
 class _HostLoop:
-    """A block of steps driven from Python: nothing is waited for between steps."""
+    """A block of steps driven from Python: nothing is waited for between steps.
+
+    It begins with one step, and keeps a block within `SECONDS` where steps are slow, so that somebody may look.
+    """
+
+    SECONDS = 3.0
 
     def __init__(self, step: Any, length: int):
-        self.step, self.length, self.constants = step, length, getattr(step, "constants", [])
+        self.step, self.most, self.length = step, length, min(1, length)
+        self.constants = getattr(step, "constants", [])
 
     def __call__(self, key: Any, slots: Slots) -> Slots:
+        began = time.monotonic()
         for _ in range(self.length):
             slots = self.step(key, slots)
+        jax.block_until_ready(slots.steps)
+        share = self.SECONDS / max(time.monotonic() - began, 1e-9)
+        self.length = min(self.most, max(1, int(self.length * share)))
         return slots
 
 

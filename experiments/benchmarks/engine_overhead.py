@@ -1,55 +1,78 @@
 """What the engine costs: descent on pixels as a `Process` under `jaxmia.solve`, against a bare loop of a jitted step.
 
-    python experiments/benchmarks/engine_overhead.py
+    python experiments/benchmarks/engine_overhead.py      # about 7 minutes, on idle cores
 
-Same network, same convolution, same mathematics (x <- clip(x - 0.1 grad (1 - p_y(x)), 0, 1) from gray, so no case stops
-early); the engine runs with its progress bar and with a checkpoint every second. Both are timed for `steps` and for
-twice as many, in turn, `rounds` times; the seconds of one step are the difference over `steps`, so that compiling, which
-the bare loop has done before, drops out. `fixed` is what is left of the engine's time: tracing, compiling, reading out.
-Read the ratio; absolute times depend on the machine and its load. Writes results/engine_overhead.json.
+Same network (784-300-10, and two 5x5 convolutions with max-pool), same convolution, same mathematics: x <- clip(x - 0.1
+grad (1 - p_y(x)), 0, 1) from gray, with the cost of every case, so no case stops early; all cases in one batch. The
+engine runs with its progress bar (plain lines) and with a checkpoint every second. Compared are seconds of one step;
+compiling, tracing, reading out and storing the result are not in it and told as `once_seconds`, where compiled programs
+are found in a cache. `bare_vmap` is the bare loop with the step of one case under vmap, which is what the engine maps:
+what lies between `bare` and `bare_vmap` is the price of writing attacks for one case, the rest that of the engine.
+Read the ratios; absolute times depend on the machine and its load. Writes results/engine_overhead.json.
 """
 
-import argparse
-import pathlib
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rounds import Rival, against, arguments, begin, compare, record
 
-EXPERIMENTS = pathlib.Path(__file__).parent.parent
-sys.path.insert(0, str(EXPERIMENTS))
-import record  # noqa: E402
-
-from jaxmia import Access, Plan, Process, from_linen, info, solve  # noqa: E402
-from jaxmia.models import MLP, VGG  # noqa: E402
+from jaxmia import Access, Plan, Process, from_linen, info, solve
+from jaxmia.models import MLP
+from jaxmia.models.convolution import Conv
+from jaxmia.models.pooling import max_pool
 
 SHAPE, CLASSES = (28, 28, 1), 10
-NETWORKS = {
-    "mlp": (MLP(CLASSES, width=300), 400),
-    "convnet": (VGG(CLASSES, stages=((16,), (32,)), hidden=128), 20),
+
+
+class ConvNet(nn.Module):
+    """Two 5x5 convolutions with ReLU and max-pool, one hidden layer."""
+
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        """Logits."""
+        for width in (16, 32):
+            x = max_pool(nn.relu(Conv(width, (5, 5))(x)))
+        return nn.Dense(CLASSES)(nn.relu(nn.Dense(128)(x.reshape(len(x), -1))))
+
+
+NETWORKS = {"mlp": MLP(CLASSES, width=300), "convnet": ConvNet()}
+STEPS = {  # network, cases: few and many steps (up to 50, or a multiple, the block of the engine)
+    ("mlp", 100): (50, 2050),
+    ("mlp", 1000): (50, 300),
+    ("convnet", 100): (10, 100),
+    ("convnet", 1000): (2, 12),
 }
 
 
-def bare(module: Any, variables: Any, labels: np.ndarray) -> Callable[[int], Any]:
+def bare(module: Any, variables: Any, labels: np.ndarray, mapped: bool) -> Callable[[int], Any]:
     """`steps -> images`: a Python loop over one jitted step of all cases, as one would write it by hand."""
 
-    def cost(images: Any) -> Any:
+    def cost_of_all(images: Any) -> Any:
         confidence = jax.nn.softmax(module.apply(variables, images))
-        return jnp.sum(1 - jnp.take_along_axis(confidence, labels[:, None], 1))
+        costs = 1 - jnp.take_along_axis(confidence, labels[:, None], 1)[:, 0]
+        return jnp.sum(costs), costs
+
+    def cost_of_one(image: Any, label: Any) -> Any:
+        return 1 - jax.nn.softmax(module.apply(variables, image[None])[0])[label]
 
     @jax.jit
     def step(images: Any) -> Any:
-        return jnp.clip(images - 0.1 * jax.grad(cost)(images), 0, 1)
+        if mapped:
+            costs, slope = jax.vmap(jax.value_and_grad(cost_of_one))(images, labels)
+        else:
+            (_, costs), slope = jax.value_and_grad(cost_of_all, has_aux=True)(images)
+        return jnp.clip(images - 0.1 * slope, 0, 1), costs
 
     def run(steps: int) -> Any:
         images = jnp.full((len(labels), *SHAPE), 0.5)
         for _ in range(steps):
-            images = step(images)
+            images, _ = step(images)
         return jax.block_until_ready(images)
 
     return run
@@ -64,63 +87,40 @@ def engine(module: Any, variables: Any, labels: np.ndarray) -> Callable[[int], A
         return jnp.clip(image - 0.1 * slope, 0, 1), info(cost)
 
     process = Process(lambda key, label: jnp.full(SHAPE, 0.5), step, lambda image: image)
+    plan = Plan(chunk=len(labels), save_seconds=1.0, devices=tuple(jax.devices()[:1]))
 
     def run(steps: int) -> Any:
         with tempfile.TemporaryDirectory() as folder:
-            plan = Plan(chunk=len(labels), save_seconds=1.0, devices=tuple(jax.devices()[:1]))
             return solve(process, jax.random.key(0), labels, steps=steps, plan=plan, folder=folder).output
 
     return run
 
 
-def seconds(run: Callable[[int], Any], steps: int) -> float:
-    began = time.perf_counter()
-    run(steps)
-    return time.perf_counter() - began
-
-
-def compare(name: str, cases: int, rounds: int) -> dict[str, Any]:
-    """Seconds of one step of both in every round, and the ratio."""
-    module, steps = NETWORKS[name]
-    steps = max(steps * 100 // cases, 10)
-    labels = (np.arange(cases) % CLASSES).astype(np.int32)
-    variables = module.init(jax.random.key(1), jnp.zeros((1, *SHAPE)))
-    rivals = {"bare": bare(module, variables, labels), "engine": engine(module, variables, labels)}
-    found = {which: np.asarray(run(steps)) for which, run in rivals.items()}
-    each: dict[str, list[float]] = {which: [] for which in rivals}
-    fixed = []
-    for _ in range(rounds):
-        for which, run in rivals.items():
-            once, twice = seconds(run, steps), seconds(run, 2 * steps)
-            each[which].append((twice - once) / steps)
-            if which == "engine":
-                fixed.append(2 * once - twice)
-    ratios = np.array(each["engine"]) / np.array(each["bare"])
-    medians = {which: float(np.median(values)) for which, values in each.items()}
-    return {
-        "cases": cases,
-        "steps": steps,
-        "milliseconds_per_step": {which: round(1e3 * value, 4) for which, value in medians.items()},
-        "ratio_of_medians": round(medians["engine"] / medians["bare"], 3),
-        "ratio_quartiles": np.quantile(ratios, [0.25, 0.75]).round(3).tolist(),
-        "fixed_seconds": round(float(np.median(fixed)), 2),
-        "largest_difference_of_images": float(np.abs(found["bare"] - found["engine"]).max()),
-    }
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Engine against a bare loop of the same mathematics.")
-    parser.add_argument("--rounds", type=int, default=10, help="interleaved rounds, at least 5")
-    parser.add_argument("--output", type=pathlib.Path, default=EXPERIMENTS / "results")
-    options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error(f"--rounds: {options.rounds}; legal is 5 or more")
+    options = arguments("Engine against a bare loop of the same mathematics.", 10)
     began = time.perf_counter()
-    report = record.header(__file__, 1) | {"rounds": options.rounds}
-    for name in NETWORKS:
-        for cases in (100, 1000):
-            report[f"{name}, {cases} cases"] = one = compare(name, cases, options.rounds)
-            print(name, cases, one, flush=True)
+    report = begin(__file__, options.rounds)
+    for (name, cases), (few, many) in STEPS.items():
+        labels = (np.arange(cases) % CLASSES).astype(np.int32)
+        module = NETWORKS[name]
+        variables = module.init(jax.random.key(1), jnp.zeros((1, *SHAPE)))
+        runs = {
+            "bare": bare(module, variables, labels, mapped=False),
+            "bare_vmap": bare(module, variables, labels, mapped=True),
+            "engine": engine(module, variables, labels),
+        }
+        images = {which: np.asarray(run(few)) for which, run in runs.items()}
+        found = compare({which: Rival(run, few, many) for which, run in runs.items()}, options.rounds)
+        steps = {which: found[which]["step"] for which in found}
+        report[f"{name}, {cases} cases"] = one = {
+            "cases": cases,
+            "milliseconds_per_step": {which: round(1e3 * float(np.median(steps[which])), 4) for which in steps},
+            "engine_over_bare": against(steps["engine"], steps["bare"], most=1.05),
+            "engine_over_bare_vmap": against(steps["engine"], steps["bare_vmap"]),
+            "once_seconds": round(float(np.median(found["engine"]["once"])), 2),
+            "largest_difference": float(np.abs(images["bare"] - images["engine"]).max()),
+        }
+        print(name, cases, one, flush=True)
     record.write(report, began, options.output, "engine_overhead")
 
 

@@ -113,10 +113,10 @@ def test_dilated_input_is_as_near_to_the_exact_sum_as_the_raw_convolution(taps, 
     exact = _exact(np.asarray(x), np.asarray(kernel), low, high, dilation)
     options = {"lhs_dilation": (dilation, dilation), "dimension_numbers": NHWC}
     ours, raw = (
-        float(np.abs(np.asarray(f(x, kernel, (1, 1), [(low, high)] * 2, **options)) - exact).max())
+        float(np.sqrt(np.mean((np.asarray(f(x, kernel, (1, 1), [(low, high)] * 2, **options)) - exact) ** 2)))
         for f in (conv_general_dilated, lax.conv_general_dilated)
     )
-    assert ours <= 2 * raw + 1e-7
+    assert ours <= 2 * raw  # 0.5 to 1.75 of it over seeds: another order of summation, not another sum
 
 
 @pytest.mark.parametrize("case", ["3x3 stride 1", "3x3 stride 2", "5x5 transposed stride 2, uneven"])

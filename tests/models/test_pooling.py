@@ -57,10 +57,10 @@ def test_windows_are_two_by_two_unless_told():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="measures the cure of a slow CPU routine")
 def test_gradient_is_faster_than_that_of_linen():
     """The reason for this module: Flax's is about ten times slower here."""
-    x = _images((32, 32, 32, 32), ties=True)
+    x = _images((64, 32, 32, 32), ties=True)
 
     def seconds(pool):
-        gradient = jax.jit(_gradient(pool, (2, 2)))
+        gradient = jax.jit(jax.grad(lambda x: jnp.sum(pool(x, (2, 2)) ** 2)))
         gradient(x).block_until_ready()
         times = []
         for _ in range(5):
@@ -69,4 +69,4 @@ def test_gradient_is_faster_than_that_of_linen():
             times.append(time.perf_counter() - start)
         return min(times)
 
-    assert seconds(max_pool) < 0.7 * seconds(theirs)
+    assert seconds(max_pool) < 0.5 * seconds(theirs)
