@@ -1,7 +1,7 @@
 """MIRROR, black box: a genetic algorithm over latents, started from the best of a pool that was asked once.
 
 An, Tao, Xu, Liu, Shen, Yao, Xu, Zhang, "MIRROR: Model Inversion for Deep Learning Network with High Fidelity", NDSS 2022
-(https://doi.org/10.14722/ndss.2022.24335), black-box variant. A pool of latents is decoded and shown to the target; every
+(https://github.com/njuaplusplus/mirror), black-box variant. A pool of latents is decoded and shown to the target; every
 class starts from its `members` best. A generation keeps the elite and replaces the rest: parents a, b are drawn in
 proportion to their fitness f = p_y(G(w)); a gene comes from a with probability f_a / (f_a + f_b), else from b; with
 probability `mutation` it moves, in P-space, by a uniform share of the pool's deviation; P-space is clipped to
@@ -29,7 +29,7 @@ __all__ = ["CARD", "cross", "mirror_genetic"]
 CARD = Card(
     title="MIRROR, genetic",
     paper="An, Tao, Xu, Liu, Shen, Yao, Xu, Zhang. MIRROR. NDSS 2022",
-    url="https://doi.org/10.14722/ndss.2022.24335",
+    url="https://github.com/njuaplusplus/mirror",
     year=2022,
     modality="image",
     access=Access.SCORES,
