@@ -2,23 +2,25 @@
 
     python experiments/sweep_survives.py
 
-Softmax regressions on ORL faces, attacked by MI-Face. In the first part `jaxmia sweep` of 8 cells (4 rates, which are one
-program, x 2 seeds) is killed with SIGKILL at 10 seeded moments and started again; in the second a sweep of 24 cells
-(4 budgets, which are programs of their own, x 6 seeds) runs on a local Ray cluster of 2 workers, of which two are killed
-with SIGKILL at seeded moments. Both are compared with the same sweep undisturbed and in one process:
+Softmax regressions on ORL faces, attacked by MI-Face. In the first part `jaxmia sweep` of 16 cells (4 rates, which are one
+program, x 4 seeds) is killed with SIGKILL at 10 seeded moments and started again: a seeded time after it has written a
+seeded number of results, or after its start. In the second a sweep of 24 cells (4 budgets, which are programs of their
+own, x 6 seeds) runs on a local Ray cluster of 2 workers, of which two are killed with SIGKILL at seeded moments. Both are
+compared with the same sweep undisturbed and in one process:
 
 - no file of a finished cell is ever written again (inode and modification time), none is lost, and all can be read;
 - every cell is there once, and candidates and measurements are those of the undisturbed sweep.
 
-Controls: the comparison must tell another seed's sweep apart, and the kills must have hit what was at work. Writes
-results/sweep_survives.json.
+Controls: the comparison must tell another seed's cells apart, and the kills must have hit what was at work (files left
+half-written, tasks that Ray says it retries). Writes results/sweep_survives.json.
 """
 
 import argparse
+import contextlib
 import csv
 import json
-import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -32,12 +34,12 @@ import record
 
 CONFIG = """data: {name: orl, height: 28, width: 23}
 targets: {name: softmax, steps: 200}
-evaluators: {name: wide_mlp, steps: 60}
+evaluators: {name: wide_mlp, steps: 60, width: 64}
 prior: {name: eigenfaces, components: 20}
 attacks: [{name: image/mi_face, rate: 1.0, alpha: 60, start: 0.5}]
 """
 PARTS = {
-    "killed": "sweep: {seed: [0, 1], attacks.0.rate: [0.1, 0.3, 1.0, 3.0]}\n",
+    "killed": "sweep: {seed: [0, 1, 2, 3], attacks.0.rate: [0.1, 0.3, 1.0, 3.0]}\n",
     "ray": "sweep: {seed: [0, 1, 2, 3, 4, 5], attacks.0.alpha: [20, 40, 60, 80]}\n",
 }
 
@@ -55,19 +57,30 @@ def finished(process: subprocess.Popen) -> str:
 
 
 def committed(out: pathlib.Path) -> dict[str, tuple[int, int]]:
-    """Inode and modification time of every file of a finished cell; each must be readable."""
+    """Inode and modification time of every file of a finished run or cell; each must be readable."""
+    files = {
+        done.parent / name for done in out.glob("*/cells/*/done.json") for name in (*read(done)["files"], done.name)
+    }
+    files |= {file for done in out.glob("*/done.json") for file in done.parent.rglob("*") if file.is_file()}
     found = {}
-    for done in out.glob("*/cells/*/done.json"):
-        for name in [*json.loads(done.read_text())["files"], "done.json"]:
-            file = done.parent / name
-            if file.suffix == ".npz":
-                with np.load(file, allow_pickle=False) as arrays:
-                    assert all(np.asarray(arrays[key]) is not None for key in arrays)
-            else:
-                json.loads(file.read_text())
-            told = file.stat()
-            found[str(file.relative_to(out))] = (told.st_ino, told.st_mtime_ns)
+    for file in files:
+        read(file)
+        told = file.stat()
+        found[str(file.relative_to(out))] = (told.st_ino, told.st_mtime_ns)
     return found
+
+
+def read(file: pathlib.Path) -> Any:
+    """What a file holds; raises where it is half-written."""
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            return {key: np.asarray(arrays[key]) for key in arrays}
+    return json.loads(file.read_text()) if file.suffix == ".json" else file.read_bytes()
+
+
+def results_in(out: pathlib.Path) -> int:
+    """How many files that are written once there are."""
+    return sum(len(list(out.glob(pattern))) for pattern in ("*/cells/*/*.*", "*/report.html", "*/done.json"))
 
 
 def table(out: pathlib.Path) -> list[dict[str, str]]:
@@ -106,24 +119,37 @@ def killed(folder: pathlib.Path, kills: int, seed: int) -> dict[str, Any]:
     whole = time.monotonic() - began
     moments, before, after = np.random.default_rng(seed), {}, []
     for _ in range(kills):
-        process = started(config, out)
-        # A start of the interpreter and the check take a good part of the time; later moments find more at work.
-        wait = float(moments.uniform(0.25, 0.6) * whole)
-        try:
-            process.wait(wait)
+        process, there = started(config, out), results_in(out)
+        if moments.random() < 0.3:
+            more, pause = 0, float(moments.uniform(3, 12))
+        else:
+            more, pause = int(moments.integers(1, 13)), float(moments.exponential(0.1))
+        while results_in(out) < there + more and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(pause)
+        if process.poll() is not None:
             raise RuntimeError("the sweep was over before the kill")
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
         now = committed(out)
         lost = [name for name, told in before.items() if now.get(name) != told]
-        after.append({"seconds": round(wait, 2), "files_committed": len(now), "lost_or_written_again": len(lost)})
+        after.append(
+            {
+                "results_more": more,
+                "seconds_later": round(pause, 2),
+                "finished_cells": len(list(out.glob("*/done.json"))),
+                "files_committed": len(now),
+                "lost_or_written_again": len(lost),
+                "half_written": len(list(out.rglob(".*.tmp"))),
+            }
+        )
         print(after[-1], flush=True)
         before = now
     finished(started(config, out))
     now = committed(out)
     lost = [name for name, told in before.items() if now.get(name) != told]
     return {
+        "cells": len(list(out.glob("*/done.json"))),
         "seconds_undisturbed": round(whole, 1),
         "kills": {str(i): one for i, one in enumerate(after)},
         "lost_or_written_again_at_last": len(lost),
@@ -140,29 +166,39 @@ def on_ray(folder: pathlib.Path, kills: int, seed: int) -> dict[str, Any]:
     whole = time.monotonic() - began
     moments, hits = np.random.default_rng(seed), {}
     process = started(config, out, "--executor", "ray", "--workers", "2")
-    words: list[str] = []
     for kill in range(kills):
         finish = len(list(out.glob("*/done.json"))) + int(moments.integers(3, 7))  # seeded by what is finished
         while len(list(out.glob("*/done.json"))) < finish and process.poll() is None:
             time.sleep(0.02)
-        time.sleep(float(moments.uniform(0, 0.5)))
-        busy = [p for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith("ray::_work")]
-        if not busy:
-            raise RuntimeError("no worker was at work")
-        victim = busy[int(moments.integers(len(busy)))]
-        os.kill(victim.pid, signal.SIGKILL)
-        hits[str(kill)] = {"after_cells": finish, "killed": (victim.info["cmdline"] or ["?"])[0]}
+        pause = float(moments.uniform(0, 0.5))
+        time.sleep(pause)
+        victim = busy(process, moments)
+        victim.kill()
+        hits[str(kill)] = {"after_cells": finish, "seconds_later": round(pause, 2)}
         print(hits[str(kill)], flush=True)
-    words.append(finished(process))
-    told = compare(out, alone)
-    runs = [json.loads((run / "done.json").read_text()) for run in out.iterdir() if (run / "done.json").exists()]
+    words = finished(process)
     return {
         "seconds_in_process": round(whole, 1),
-        "cells": len(runs),
+        "cells": len(list(out.glob("*/done.json"))),
         "kills": hits,
-        "against_in_process": told,
+        "tasks_retried": len(re.findall(r"Task _work failed.*will be retried", words)),
+        "against_in_process": compare(out, alone),
         "against_another_seed": compare_seeds(out),
     }
+
+
+def busy(driver: subprocess.Popen, moments: np.random.Generator) -> psutil.Process:
+    """One of the workers below `driver` that are at a task; between two tasks there may be none for a moment."""
+    for _ in range(200):
+        found = []
+        for process in psutil.Process(driver.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if (process.cmdline() or [""])[0].startswith("ray::_work"):
+                    found.append(process)
+        if found:
+            return found[int(moments.integers(len(found)))]
+        time.sleep(0.02)
+    raise RuntimeError("no worker was at work")
 
 
 def compare_seeds(out: pathlib.Path) -> dict[str, float]:
