@@ -41,37 +41,60 @@ def train(process, labels, steps):
     return jax.jit(jax.vmap(agent))(jax.random.split(KEY, len(labels)), jnp.asarray(labels, jnp.int32))
 
 
-def test_agents_learn_the_bandit_each_its_own():
+LABELS, STEPS = np.array([0, 1, 2, 0, 1, 2]), 600
+PROCESS = rlb_mi(VIEW, PRIOR, **SMALL, steps=STEPS, budget=1700).solve(())
+
+
+@pytest.fixture(scope="module")
+def agents():
+    return train(PROCESS, LABELS, STEPS)
+
+
+def test_agents_learn_the_bandit_each_its_own(agents):
     """Six agents side by side, two of each class; the reward of untrained agents is the control."""
-    labels = np.array([0, 1, 2, 0, 1, 2])
-    _, _, told = train(rlb_mi(VIEW, PRIOR, **SMALL, steps=600).solve(()), labels, 600)
-    earned = np.asarray(told.extra["reward"])
+    earned = np.asarray(agents[2].extra["reward"])
     first, last = earned[:, :64].mean(1), earned[:, -50:].mean(1)
     assert np.all(last > first + 20), (first, last)  # 8 log 1e-7 is -129: most first actions are not even top
     at_center = [VIEW.answer(KEY, center) for center in CENTERS]
     best = [float(reward(s, s, jnp.asarray(c), (2.0, 2.0, 8.0))) for c, s in enumerate(at_center)]
-    assert np.all(last > np.array(best)[labels] - 15), (last, best)
+    assert np.all(last > np.array(best)[LABELS] - 15), (last, best)
 
 
-def test_queries_budget_and_the_image_of_highest_confidence():
-    process = rlb_mi(VIEW, PRIOR, **SMALL, steps=10, length=2, alpha=0.5, budget=47).solve(())
-    _, state, told = train(process, [0, 1, 2], 10)
-    np.testing.assert_array_equal(told.queries[0], 5 * np.arange(1, 11))
-    np.testing.assert_array_equal(told.done[0], [False] * 8 + [True, True])  # a tenth episode would be 50
+def test_queries_budget_and_the_image_of_highest_confidence(agents):
+    _, state, told = agents
+    np.testing.assert_array_equal(told.queries[0], 3 * np.arange(1, STEPS + 1))
+    np.testing.assert_array_equal(told.done[0], np.arange(1, STEPS + 1) >= 566)  # 567 episodes would be 1,701
     assert np.all(np.diff(told.loss, axis=1) <= 0)
-    for c in range(3):
-        z = process.read(jax.tree.map(lambda leaf, c=c: leaf[c], state))
-        np.testing.assert_allclose(VIEW.answer(KEY, z)[c], -told.loss[c, -1], rtol=1e-4)
+    for i, c in enumerate(LABELS):
+        z = PROCESS.read(jax.tree.map(lambda leaf, i=i: leaf[i], state))
+        np.testing.assert_allclose(VIEW.answer(KEY, z)[c], -told.loss[i, -1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("released", [False, True])
-def test_critics_are_twins_only_as_released(released):
-    process = rlb_mi(VIEW, PRIOR, **{**SMALL, "batch": 2}, steps=6, released=released).solve(())
-    first, last, _ = train(process, [0], 6)
-    kernels = [leaf[0] for leaf in jax.tree.leaves(last.learned["critics"]) if leaf.ndim == 4]
-    assert len(kernels) == 3 and all(np.allclose(leaf[0], leaf[1]) == released for leaf in kernels)
-    moved = jax.tree.map(lambda new, old: np.any(new != old), last.learned, first.learned)
-    assert all(jax.tree.leaves(moved))  # everything is trained, the temperature too
+def trained(pair):
+    return jax.tree.leaves(jax.tree.map(lambda new, old: np.any(new != old), pair[1].learned, pair[0].learned))
+
+
+def twins(state):
+    kernels = [leaf[0] for leaf in jax.tree.leaves(state.learned["critics"]) if leaf.ndim == 4]
+    assert len(kernels) == 3
+    return [np.allclose(leaf[0], leaf[1]) for leaf in kernels]
+
+
+def test_everything_is_trained_and_critics_are_twins_only_as_released(agents):
+    assert all(trained(agents)) and not any(twins(agents[1]))
+    released = train(rlb_mi(VIEW, PRIOR, **{**SMALL, "batch": 2}, steps=6, released=True).solve(()), [0], 6)
+    assert all(trained(released)) and all(twins(released[1]))
+
+
+def test_an_episode_of_two_steps_is_remembered_as_a_chain():
+    process, label = rlb_mi(VIEW, PRIOR, **SMALL, steps=3, length=2, alpha=0.25).solve(()), jnp.asarray(1, jnp.int32)
+    state, told = jax.jit(process.step)(KEY, process.init(KEY, label), label)
+    s, a, r, last, count = state.memory
+    assert int(told.queries) == 5 and int(count) == 2
+    np.testing.assert_array_equal(last[:3], [0.0, 1.0, 0.0])
+    np.testing.assert_allclose(s[1], 0.25 * s[0] + 0.75 * a[0], rtol=1e-5)
+    expected = reward(VIEW.answer(KEY, s[1]), VIEW.answer(KEY, a[0]), label, (2.0, 2.0, 8.0))
+    np.testing.assert_allclose(r[0], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("wrong", [{"length": 0}, {"width": 0}, {"batch": 0}, {"budget": 2}])
