@@ -198,9 +198,16 @@ class _HostLoop:
 
 def _finite(state: Any) -> Bool[Array, " c"]:
     """Per case, whether every float in the state is finite."""
-    checks = [
-        jnp.all(jnp.isfinite(leaf.reshape(leaf.shape[0], -1)), axis=1)
-        for leaf in jax.tree.leaves(state)
-        if jnp.issubdtype(leaf.dtype, jnp.inexact)
-    ]
-    return jnp.all(jnp.stack(checks), axis=0) if checks else jnp.ones(jax.tree.leaves(state)[0].shape[0], bool)
+    leaves = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    if not leaves:
+        return jnp.ones(jax.tree.leaves(state)[0].shape[0], bool)
+    return jnp.all(jnp.stack([_all_finite(leaf.reshape(leaf.shape[0], -1)) for leaf in leaves]), axis=0)
+
+
+def _all_finite(rows: Array) -> Bool[Array, " c"]:
+    if jax.default_backend() != "cpu":
+        return jnp.all(jnp.isfinite(rows), axis=1)
+    # XLA's CPU backend reduces a row number by number; a product with zeros, nan where a number is not finite, is eight
+    # times as fast. The barrier keeps the compiler from seeing that they are zeros.
+    zeros = jax.lax.optimization_barrier(jnp.zeros(rows.shape[1], rows.dtype))
+    return rows @ zeros == 0

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from jaxmia import Plan, Process, engine, fit, info, models, parallel, slots, solve
+from jaxmia.core import WORST
 from jaxmia.data import minibatches
 from jaxmia.recipes import swept
 from jaxmia.train import supervised
@@ -178,3 +179,14 @@ def test_processes_are_told_apart():
     for processes, process in ((None, 0), (2, None), (2, 2), (2, -1)):
         with pytest.raises(ValueError, match=f"process {process} of {processes} at here:1: legal is"):
             parallel.join("here:1", processes, process)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(), (3, 5), (784,)])
+def test_one_number_that_is_not_finite_is_found_wherever_it_lies(shape, value, dtype):
+    size = int(np.prod(shape))
+    numbers = np.full((size + 1, size), np.finfo(np.float16).max, np.float32)
+    numbers[np.arange(size), np.arange(size)] = value  # in another place in every row, the last row is whole
+    state = (jnp.asarray(numbers, dtype).reshape(-1, *shape), jnp.full(size + 1, WORST), jnp.zeros(size + 1, int))
+    np.testing.assert_array_equal(jax.jit(slots._finite)(state), np.arange(size + 1) == size)
