@@ -9,8 +9,9 @@ class Plan(NamedTuple):
     """What may change the speed and never the result.
 
     Attributes:
-      chunk: cases per device in one program, padded to exactly this. None takes at most 256 (CPU) or 1024, fewer where
-        the compiler foresees more memory than is free; a device that runs out of memory all the same gets half of it.
+      chunk: cases per device in one program, padded to exactly this. None takes at most 1024, on CPU 256 unless a case
+        needs less than 64 KiB, and fewer where the compiler foresees more memory than is free; a device that runs out
+        of memory all the same gets half of it.
         With the same chunk results are equal to the last bit whatever else changes on one device; another chunk may
         move them by rounding (<= 1e-6 seen).
       microbatch: cases computed together. When given, a chunk is two or more of them, computed one after another, so

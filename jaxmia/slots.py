@@ -131,7 +131,7 @@ def build(
     read_program = compile_program(read, key, example, **how)
     looped = loop == "scan" and steps > 0
     stepped = compile_program(block if looped else step, key, example, donate=(0,), **how) if steps > 0 else None
-    run_block: Any = stepped if looped else _HostLoop(stepped, block_length if steps > 0 else 0)
+    run_block = _ScanLoop(stepped) if looped else _HostLoop(stepped, block_length if steps > 0 else 0)
     programs = [program for program in (admit_program, read_program, stepped) if program]
     with ThreadPoolExecutor() as threads:  # the compiler does not hold the interpreter
         list(threads.map(Program.compile, programs))
@@ -186,14 +186,27 @@ class _HostLoop:
         self.step, self.most, self.length = step, length, min(1, length)
         self.constants = getattr(step, "constants", [])
 
-    def __call__(self, key: Any, slots: Slots) -> Slots:
-        began = time.monotonic()
-        for _ in range(self.length):
+    def __call__(self, key: Any, slots: Slots, most: int) -> Slots:
+        """At most so many steps."""
+        began, length = time.monotonic(), min(self.length, most)
+        for _ in range(length):
             slots = self.step(key, slots)
         jax.block_until_ready(slots.steps)
         share = self.SECONDS / max(time.monotonic() - began, 1e-9)
-        self.length = min(self.most, max(1, int(self.length * share)))
+        self.length = min(self.most, max(1, int(length * share)))
         return slots
+
+
+class _ScanLoop:
+    """A block of steps that the device loops over; those beyond a case's last change nothing."""
+
+    def __init__(self, block: Any):
+        self.step, self.constants = block, block.constants
+
+    def __call__(self, key: Any, slots: Slots, most: int) -> Slots:
+        """The whole block, since its length is compiled in."""
+        del most
+        return self.step(key, slots)
 
 
 def _finite(state: Any) -> Bool[Array, " c"]:

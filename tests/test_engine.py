@@ -93,11 +93,11 @@ def test_out_of_memory_halves_the_chunk_and_goes_on(when, monkeypatch, capsys, t
     def build(*arguments):
         programs, chunk = slots.build(*arguments), arguments[6]
 
-        def block(key, slots):
+        def block(key, slots, most):
             blocks.append(chunk)
             if chunk > 4 and len(blocks) % 5 == 0:
                 raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
-            return programs.block(key, slots)
+            return programs.block(key, slots, most)
 
         if when == "compiling" and chunk > 4:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 12345 bytes.")
@@ -190,3 +190,25 @@ def test_one_number_that_is_not_finite_is_found_wherever_it_lies(shape, value, d
     numbers[np.arange(size), np.arange(size)] = value  # in another place in every row, the last row is whole
     state = (jnp.asarray(numbers, dtype).reshape(-1, *shape), jnp.full(size + 1, WORST), jnp.zeros(size + 1, int))
     np.testing.assert_array_equal(jax.jit(slots._finite)(state), np.arange(size + 1) == size)
+
+
+def test_no_step_is_taken_beyond_the_last(monkeypatch):
+    taken, step = [], slots._HostLoop.__call__
+
+    def counted(self, key, now, most):
+        taken.append(min(self.length, most))
+        return step(self, key, now, most)
+
+    monkeypatch.setattr(slots._HostLoop, "__call__", counted)
+    solve(walk(), KEY, CASES[:4], steps=8, plan=ONE._replace(chunk=4, block=5))
+    assert sum(taken) == 8, taken
+
+
+def test_lean_cases_go_in_larger_chunks(monkeypatch):
+    chunks, build = [], slots.build
+    monkeypatch.setattr(engine, "build", lambda *arguments: (chunks.append(arguments[6]), build(*arguments))[1])
+    cases = np.ones(600, np.float32)
+    solve(walk(), KEY, cases, steps=1, plan=Plan(devices=tuple(jax.devices()[:1])))
+    monkeypatch.setattr(engine, "LEAN", 0)
+    solve(walk(), KEY, cases, steps=1, plan=Plan(devices=tuple(jax.devices()[:1])))
+    assert chunks == [200, 600, 200]
