@@ -143,6 +143,9 @@ def maps(rows: tuple[str, list[str]], columns: tuple[str, list[str]], panels: Se
     """One panel per attack and target, on one scale of color, with the values: path and values of rows, then columns."""
     wide = len(columns[1])
     across = min(len(panels), 3 if wide <= 4 else 2 if wide <= 8 else 1)
+    room = 66 - min(_LONG, max(len(name) for name in rows[1]))  # characters of titles that fit side by side
+    if across == 3 and max(len(panel.name) for panel in panels) > room // 3:
+        across = 2
     down = -(-len(panels) // across)
     values = np.concatenate([panel.values.ravel() for panel in panels])
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
@@ -178,7 +181,7 @@ def maps(rows: tuple[str, list[str]], columns: tuple[str, list[str]], panels: Se
             axes.invert_yaxis()
             axes.tick_params(length=0)
             color = theme.muted if panel.control else theme.ink
-            axes.set_title(_cut(panel.name, 96 // across), fontsize=8.5, color=color, loc="left", parse_math=False)
+            axes.set_title(_cut(panel.name, room // across), fontsize=8.5, color=color, loc="left", parse_math=False)
             for spine in axes.spines.values():
                 spine.set_visible(False)
         bar = figure.colorbar(mesh, ax=every, fraction=0.022, pad=0.02, aspect=20)  # type: ignore[arg-type]
@@ -202,6 +205,10 @@ def _named(set_ticks: Any, names: Sequence[str]) -> None:
 def tradeoff(metric: str, dots: Sequence[Dot]) -> Drawing:
     """Accuracy against the strongest attack, one color per target; those on the front are numbered and joined."""
     names = list(dict.fromkeys(dot.name for dot in dots))
+    places: dict[tuple[float, float], list[str]] = {}  # equal ones share a mark
+    for dot in dots:
+        if dot.number:
+            places.setdefault((dot.accuracy.value, dot.risk.value), []).append(str(dot.number))
 
     def draw(theme: Theme) -> Figure:
         figure = Figure((WIDTH, 3.4 + 0.2 * -(-len(names) // 3)))
@@ -218,16 +225,19 @@ def tradeoff(metric: str, dots: Sequence[Dot]) -> Drawing:
                 x.value, y.value, _MARKERS[names.index(dot.name) % len(_MARKERS)], color=color, alpha=faint,
                 ms=7 if dot.number else 5, mec=theme.ink if dot.number else color, mew=0.9, zorder=3,
             )  # fmt: skip
-            if dot.number:
-                axes.annotate(
-                    str(dot.number), (x.value, y.value), xytext=(6, 5), textcoords="offset points", size=9,
-                    color=theme.ink, fontweight="bold", zorder=4,
-                )  # fmt: skip
+        for i, ((x, y), numbers) in enumerate(places.items()):  # neighbors on the front take turns above and below
+            axes.annotate(
+                ", ".join(numbers), (x, y), xytext=(6, -11 if i % 2 else 5), textcoords="offset points", size=9,
+                color=theme.ink, fontweight="bold", zorder=5,
+            )  # fmt: skip
         axes.set_xlabel("test accuracy", color=theme.muted)
-        axes.set_ylabel(_cut(f"{metric}, strongest attack", 52), color=theme.muted, parse_math=False)
+        axes.set_ylabel(_cut(metric, 44), color=theme.muted, parse_math=False)
         axes.grid(color=theme.line, lw=0.7)
-        _percents(axes.xaxis, [dot.accuracy for dot in dots])
-        _percents(axes.yaxis, [dot.risk for dot in dots])
+        for axis, measured in ((axes.xaxis, [d.accuracy for d in dots]), (axes.yaxis, [d.risk for d in dots])):
+            _percents(axis, measured)
+            if all(m.unit == "share" for m in measured):
+                low, high = axis.get_view_interval()
+                axis.set_view_interval(max(low, -0.05), min(high, 1.05), ignore=True)
         handles = [
             axes.plot([], [], _MARKERS[i % len(_MARKERS)], color=theme.series[i % len(theme.series)], ms=6)[0]
             for i in range(len(names))

@@ -13,6 +13,7 @@ __all__ = [
     "Entry",
     "Point",
     "Pooled",
+    "balanced",
     "compared",
     "entries",
     "is_seed",
@@ -96,9 +97,10 @@ def student_quantile(share: float, degrees: int) -> float:
 def pooled(parts: Sequence[tuple[int, Measured]]) -> Pooled:
     """The mean of one metric over cells, each with its seed.
 
-    With several seeds the interval is Student's t over the means of the seeds, shares cut to [0, 1]. With one it runs
-    from the mean of the low ends to the mean of the high ends: the own interval of a single cell, and for several at
-    least as wide as the interval of their mean, whatever they share.
+    With several seeds the interval is Student's t over the means of the seeds, shares cut to [0, 1]. With one, or where
+    all seeds say the same and a point would claim certainty, it runs from the mean of the low ends to the mean of the
+    high ends: the own interval of a single cell, and for several at least as wide as the interval of their mean,
+    whatever they share.
     """
     first = parts[0][1]
     by_seed: dict[int, list[float]] = {}
@@ -108,8 +110,8 @@ def pooled(parts: Sequence[tuple[int, Measured]]) -> Pooled:
     if len(parts) == 1:
         return Pooled(first, 1, 1)
     value = statistics.fmean(means)
-    if len(means) > 1:
-        spread = statistics.stdev(means) / math.sqrt(len(means))
+    spread = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0
+    if spread > 0:
         half = student_quantile((1 + first.confidence) / 2, len(means) - 1) * spread
         low, high = value - half, value + half
         if first.unit == "share":
@@ -118,6 +120,7 @@ def pooled(parts: Sequence[tuple[int, Measured]]) -> Pooled:
     else:
         low, high = (statistics.fmean(ends) for ends in zip(*((m.low, m.high) for _, m in parts)))
         method = f"mean of the own intervals of {len(parts)} cells"
+        method += f", {len(means)} seeds without spread" if len(means) > 1 else ""
     together = first._replace(value=value, low=min(low, value), high=max(high, value), groups=None, method=method)
     return Pooled(together, len(parts), len(means))
 
@@ -146,6 +149,28 @@ def compared(settings: Iterable[Setting]) -> list[Setting]:
     finished = [setting for setting in settings if setting.run is not None]
     lowest = min((setting.rung for setting in finished if setting.rung is not None), default=None)
     return [setting for setting in finished if setting.rung == lowest]
+
+
+def balanced(members: Sequence[Entry], rest: Sequence[str], axes: Sequence[str]) -> tuple[list[Entry], str]:
+    """The entries whose means at the places of `axes` are over the same settings of `rest`, and what is said of others.
+
+    Kept are the settings that were finished at every place, of the seeds that have all of them there. Without that, a
+    place where a strong setting is unfinished would seem weak.
+    """
+    blocks: dict[tuple[str, ...], dict[int, set[tuple[str, ...]]]] = {}
+    for entry in members:
+        seeds = blocks.setdefault(_values(entry, axes), {})
+        seeds.setdefault(entry.cell.seed, set()).add(_values(entry, rest))
+    common = set.intersection(*(set.union(*seeds.values()) for seeds in blocks.values()))
+    whole = {(place, seed) for place, seeds in blocks.items() for seed, found in seeds.items() if common <= found}
+    if not common or len({place for place, _ in whole}) < len(blocks):
+        return list(members), "Not the same settings were finished everywhere, so the means are over different ones."
+    kept = [e for e in members if (_values(e, axes), e.cell.seed) in whole and _values(e, rest) in common]
+    return kept, "Settings that were not finished everywhere are left out." if len(kept) < len(members) else ""
+
+
+def _values(entry: Entry, paths: Sequence[str]) -> tuple[str, ...]:
+    return tuple(entry.setting.values[path] for path in paths)
 
 
 def is_seed(path: str) -> bool:
@@ -181,7 +206,7 @@ def points(paths: Sequence[str], settings: Sequence[Setting]) -> list[Point]:
     rows: dict[tuple, list[Entry]] = {}
     for entry in entries(finished):
         if not entry.cell.control:
-            values = tuple(entry.setting.values[path] for path in defender)
+            values = _values(entry, defender)
             rung = entry.setting.rung if by_rung else None
             rows.setdefault((entry.cell.target, values, rung, entry.metric), []).append(entry)
     out = []
@@ -192,8 +217,7 @@ def points(paths: Sequence[str], settings: Sequence[Setting]) -> list[Point]:
             continue
         attacks: dict[tuple, list[tuple[int, Measured]]] = {}
         for entry in members:
-            chosen = tuple(entry.setting.values[path] for path in adversary)
-            rank = (entry.cell.label, chosen, entry.setting.rung)
+            rank = (entry.cell.label, _values(entry, adversary), entry.setting.rung)
             attacks.setdefault(rank, []).append((entry.cell.seed, entry.measured))
         risks = {key: pooled(parts) for key, parts in attacks.items()}
         best = max(risks, key=lambda key: tables.strength(risks[key].measured))

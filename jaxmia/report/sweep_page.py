@@ -109,7 +109,9 @@ def _strongest(sweep: Sweep) -> list[str]:
                 told.append((best, pools[best], len(pools)))
         (label, target, values, _), reached, n = told[0]
         at = f" at {panels.spelled(dict(values))}" if values else ""
-        text = f"The strongest of {n}, {label} on {target}{at}," if n > 1 else f"{label} on {target}{at}"
+        text = f"{label} on {target}{at}"
+        if n > 1:
+            text = f"The strongest of {n} attacks on targets in settings, {text},"
         text = f"{text} reaches {tables.worded(metric)} {_with_interval(reached)}"
         if len(told) == 1:
             out.append(f"{text}. No control was run, so chance is not excluded.")
@@ -143,6 +145,7 @@ def _table(sweep: Sweep) -> dict[str, Any]:
             rows.append(
                 {
                     "target": tables.titled(setting.run, name) if setting.run else name,
+                    "control": not any(part and not control for part, (_, control, _) in zip(parts, columns)),
                     "accuracy": tables.item(setting.run.targets[name].test_accuracy) if setting.run else None,
                     "entries": [numbers.shown(numbers.pooled(part)) if part else "" for part in parts],
                 }
@@ -182,14 +185,12 @@ def _rungs(sweep: Sweep) -> dict[str, Any] | None:
             "setting": panels.spelled(dict(zip(names, values))) or "–",
             "entries": [_rung_entry(reached.get(rung)) for rung in rungs],
             "last": last == rungs[-1],
-            "survived": "to the last rung" if last == rungs[-1] else f"dropped after rung {last}",
+            "reached": "the last rung" if last == rungs[-1] else f"rung {last}",
         }
         for last, _, values, reached in ranked
     ]
-    told = [
-        f"{count(len(by_rung[a]), 'cell')} at rung {a}, {len(by_rung[b])} went on" for a, b in zip(rungs, rungs[1:])
-    ]
-    return {"columns": columns, "rows": rows, "told": "; ".join(told) + "." * bool(told)}
+    told = ", ".join(f"{len(members)} at rung {rung}" for rung, members in by_rung.items())
+    return {"columns": columns, "rows": rows, "told": f"In the table: {told}."}
 
 
 def _best(setting: Setting) -> Entry | None:

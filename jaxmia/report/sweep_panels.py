@@ -40,12 +40,13 @@ def _direction(entries: Sequence[Entry]) -> str:
     return "Higher" if entries[0].measured.stronger == "higher" else "Lower"
 
 
-def _rest(sweep: Sweep, settings: Sequence[Setting], axes: Sequence[str]) -> str:
-    """What a point of a figure averages over, and at which rung."""
+def _rest(sweep: Sweep, settings: Sequence[Setting], axes: Sequence[str], notes: Iterable[str]) -> str:
+    """What a point of a figure averages over, at which rung, and what is left out."""
     rest = [path for path in numbers.varying(sweep.paths, settings) if path not in axes]
     rest += ["seeds"] * any(numbers.is_seed(path) for path in sweep.paths)
     at = f" Cells of rung {settings[0].rung} alone, which have one budget." if settings[0].rung is not None else ""
-    return (f" Mean over {', '.join(rest)}." if rest else "") + at
+    said = "".join(f" {note}" for note in dict.fromkeys(notes) if note)
+    return (f" Mean over {', '.join(rest)}." if rest else "") + said + at
 
 
 def intervals(pools: Iterable[Pooled]) -> str:
@@ -70,8 +71,11 @@ def curves(sweep: Sweep) -> list[dict[str, Any]]:
         if ticks is None:
             continue
         panels: dict[str, list[figures.Series]] = {}
-        pools = []
+        pools, notes = [], []
+        rest = [other for other in numbers.varying(sweep.paths, settings) if other != path]
         for (label, target, control), members in _grouped(entries).items():
+            members, note = numbers.balanced(members, rest, [path])
+            notes.append(note)
             x, y = [], []
             for text, tick in zip(texts, ticks):
                 parts = [(e.cell.seed, e.measured) for e in members if e.setting.values[path] == text]
@@ -85,7 +89,7 @@ def curves(sweep: Sweep) -> list[dict[str, Any]]:
         caption = (
             f"{_direction(entries)} is a stronger attack; hollow and dashed is a control. Markers of one value are"
         )
-        caption += f" set apart to be seen.{_rest(sweep, settings, [path])} {intervals(pools)}"
+        caption += f" set apart to be seen.{_rest(sweep, settings, [path], notes)} {intervals(pools)}"
         out.append({"title": f"Over {path}", "drawing": drawing, "caption": caption})
     return out
 
@@ -103,8 +107,11 @@ def heat_maps(sweep: Sweep) -> list[dict[str, Any]]:
         if len(rows) > len(columns):
             axes.reverse()  # the longer one across
         for metric, entries in _by_metric(numbers.entries(settings)).items():
-            panels = []
+            panels, notes = [], []
+            rest = [path for path in numbers.varying(sweep.paths, settings) if path not in pair]
             for (label, target, control), members in _grouped(entries).items():
+                members, note = numbers.balanced(members, rest, pair)
+                notes.append(note)
                 values = np.full((len(axes[0][1]), len(axes[1][1])), np.nan)
                 for (r, k), _ in np.ndenumerate(values):
                     place = axes[0][1][r], axes[1][1][k]
@@ -114,7 +121,7 @@ def heat_maps(sweep: Sweep) -> list[dict[str, Any]]:
                 panels.append(figures.Map(f"{label}, {target}", control, values))
             drawing = figures.maps(axes[0], axes[1], panels, entries[0].measured)
             caption = f"{tables.worded(metric)}. {_direction(entries)} is a stronger attack; gray titles are controls."
-            caption += f" A gap is a pair without a finished cell.{_rest(sweep, settings, pair)}"
+            caption += f" A gap is a pair without a finished cell.{_rest(sweep, settings, pair, notes)}"
             out.append({"title": f"{axes[0][0]} by {axes[1][0]}", "drawing": drawing, "caption": caption})
     return out
 
@@ -129,14 +136,18 @@ def tradeoffs(sweep: Sweep) -> list[dict[str, Any]]:
         front = [point for point, on in zip(chosen, best) if on]
         front.sort(key=lambda point: -point.accuracy.measured.value)
         rest = [point for point, on in zip(chosen, best) if not on]
+        ranks = [*[None] * len(rest), *range(1, len(front) + 1)]
         dots = [
-            figures.Dot(p.target, p.accuracy.measured, p.risk.measured, front.index(p) + 1 if p in front else None)
-            for p in [*rest, *front]
+            figures.Dot(p.target, p.accuracy.measured, p.risk.measured, rank) for p, rank in zip([*rest, *front], ranks)
         ]
         safer = "Lower" if front[0].risk.measured.stronger == "higher" else "Higher"
-        caption = f"{safer} is safer, right is more accurate. Numbered: no other target is as accurate and as safe, by "
-        caption += "value, whatever the intervals. The strongest attack is the best of all labels and settings of the "
-        caption += "adversary, so its value is optimistic for the attack. "
+        caption = (
+            f"What the strongest attack reaches. {safer} is safer, right is more accurate. Numbered: no other target "
+        )
+        caption += (
+            "is as accurate and as safe, by value, whatever the intervals. The strongest attack is the best of all "
+        )
+        caption += "labels and settings of the adversary, so its value is optimistic for the attack. "
         caption += intervals(pool for point in chosen for pool in (point.accuracy, point.risk))
         out.append(
             {

@@ -69,11 +69,11 @@ over other values: {% for name in left_out %}<code>{{ name }}</code>{{ ", " if n
 <p class="note">Successive halving: what went on to the next rung got a larger budget. {{ rungs.told }} Each value is the
 strongest attack of its cell on any target, in its headline metric; settings by the last rung reached, then by that value.</p>
 <div class="scroll" tabindex="0"><table class="wide pinned">
-<thead><tr><th scope="col">setting</th>{% for name in rungs.columns %}<th scope="col">{{ name }}</th>{% endfor %}<th scope="col">survived</th></tr></thead>
+<thead><tr><th scope="col">setting</th>{% for name in rungs.columns %}<th scope="col">{{ name }}</th>{% endfor %}<th scope="col">reached</th></tr></thead>
 <tbody>
 {% for row in rungs.rows %}
 <tr{% if not row.last %} class="control"{% endif %}><th scope="row">{{ row.setting }}</th>
-{% for m in row.entries %}<td class="number">{{ measured(m) }}</td>{% endfor %}<td>{{ row.survived }}</td></tr>
+{% for m in row.entries %}<td class="number">{{ measured(m) }}</td>{% endfor %}<td>{{ row.reached }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endif %}
@@ -87,7 +87,7 @@ strongest attack of its cell on any target, in its headline metric; settings by 
 {% for cell in table.cells %}
 <tbody>
 {% for row in cell.rows %}
-<tr>{% if loop.first %}<th scope="rowgroup" rowspan="{{ cell.rows|length }}"><a href="{{ cell.name }}/report.html">{{ cell.name }}</a></th>
+<tr{% if row.control %} class="control"{% endif %}>{% if loop.first %}<th scope="rowgroup" rowspan="{{ cell.rows|length }}"><a href="{{ cell.name }}/report.html">{{ cell.name }}</a></th>
 {% for value in cell.paths %}<td rowspan="{{ cell.rows|length }}">{{ value }}</td>{% endfor %}{% endif %}
 <td>{{ row.target }}</td><td class="number">{{ measured(row.accuracy) }}</td>
 {% for m in row.entries %}<td class="number">{{ measured(m) }}</td>{% endfor %}</tr>

@@ -109,7 +109,7 @@ PARTS = """{%- macro badge(control) %}{% if control %} <span class="badge">contr
 {% for row in threats %}
 <tr{% if row.control %} class="control"{% endif %}><th scope="row">{{ row.label }}{{ badge(row.control) }}
 <small class="wrap">{% if row.link %}<a href="{{ row.link }}" title="{{ row.card.paper }}" rel="noreferrer">{{ row.card.title }}</a>
-{%- else %}{{ row.card.title }}{% endif %}, {{ row.card.year }}</small></th>
+{%- else %}{{ row.card.title }}{% endif %}{% if row.card.year %}, {{ row.card.year }}{% endif %}</small></th>
 <td>{{ access(row.sees) }}</td><td>{{ row.card.knows or "nothing" }}</td><td>{{ row.card.recovers }}</td>
 <td class="number">{{ row.mean }}{% if row.max %}<small>at most {{ row.max }}</small>{% endif %}</td></tr>
 {% endfor %}
