@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmia import checkpoint
 from jaxmia.core import Info, Process
-from jaxmia.parallel import Spread, agree, traced, uncommitted
+from jaxmia.parallel import Spread, agree, hoisted, traced, uncommitted
 from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
 from jaxmia.slots import check_stable, fingerprint
@@ -61,11 +61,11 @@ def fit(
     check_stable(before, after)
     layout = spread.layout(before)
     state = jax.jit(process.init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
-    advance = jax.jit(
-        lambda t, state, batch: stepped(jax.random.fold_in(key, t), state, batch),
-        donate_argnums=1,
-        out_shardings=(layout, spread.whole),
+    step, constants, _ = hoisted(
+        lambda t, state, batch: stepped(jax.random.fold_in(key, t), state, batch), np.int32(0), before, first
     )
+    constants = spread.everywhere(constants)
+    advance = jax.jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
     history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), told)
     done, run_print = 0, fingerprint(text, steps, key, first, spread.collect(state))
     if folder is not None:
@@ -78,7 +78,7 @@ def fit(
         while done < steps:
             block = []
             for t in range(done, min(done + plan.block, steps)):
-                state, one = advance(t + 1, state, spread.cut(batches(t)))
+                state, one = advance(constants, np.int32(t + 1), state, spread.cut(batches(t)))
                 block.append(one)
             for t, one in enumerate(jax.device_get(block), start=done):
                 jax.tree.map(lambda rows, value, t=t: rows.__setitem__(t, value), history, one)

@@ -26,6 +26,7 @@ __all__ = [
     "compile_program",
     "free_memory",
     "gather_rows",
+    "hoisted",
     "join",
     "keep_compiled",
     "own_rows",
@@ -120,6 +121,20 @@ def traced(fn: Callable, *examples: Any) -> tuple[Callable, Any, str]:
     return call, shapes, str(closed.jaxpr)
 
 
+def hoisted(fn: Callable, *examples: Any) -> tuple[Callable, list, Any]:
+    """Trace `fn` once: an equal function of `(constants, *arguments)`, the arrays that `fn` closed over (a target's
+    weights), and its output shapes. As arguments they are not compiled in, where the compiler would compute with them.
+    """
+    closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*examples)
+    structure = jax.tree.structure(shapes)
+
+    def call(constants: list, *arguments: Any) -> Any:
+        flat = jaxpr_as_fun(closed.replace(consts=constants))(*jax.tree.leaves(arguments))
+        return jax.tree.unflatten(structure, flat)
+
+    return call, closed.consts, shapes
+
+
 def compile_program(
     fn: Callable, shared: Any, *cases: Any, devices: Sequence[Any], mapper: str, donate: tuple[int, ...] = ()
 ) -> Program:
@@ -134,14 +149,7 @@ def compile_program(
       donate: positions in `cases` whose buffers may be reused.
     """
     inner = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), cases)
-    closed, out_shape = jax.make_jaxpr(fn, return_shape=True)(shared, *inner)
-    constants = closed.consts
-    out_tree = jax.tree.structure(out_shape)
-
-    def program(constants: list, shared: Any, *cases: Any) -> Any:
-        flat = jaxpr_as_fun(closed.replace(consts=constants))(*jax.tree.leaves((shared, *cases)))
-        return jax.tree.unflatten(out_tree, flat)
-
+    program, constants, out_shape = hoisted(fn, shared, *inner)
     donated = tuple(position + 2 for position in donate)
     constants = replicate(constants, devices)
     if mapper == "pmap":
@@ -209,6 +217,14 @@ class Spread:
             return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
         return jax.tree.map(put, batch)
+
+    def everywhere(self, tree: Any) -> Any:
+        """Whole on every device, whichever it lay on; where processes share the devices, all must bring the same."""
+
+        def free(leaf: Any) -> Any:
+            return uncommitted(leaf) if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray(leaf)
+
+        return jax.jit(lambda tree: tree, out_shardings=self.whole)(jax.tree.map(free, tree))
 
     def collect(self, tree: Any) -> Any:
         """Numpy copies, whole; where processes share the devices, all must call it."""
