@@ -61,6 +61,8 @@ def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Cal
     for swept in [*sweep, *_zip_block(sweep)] if isinstance(sweep, dict) else ():
         if swept in overridden:
             errors.append(f"{swept}: overridden and swept; write sweep.{swept}=[...] or drop it from the sweep")
+    if "halving" in config and "sweep" not in config:
+        errors.append("halving: there is no sweep whose cells it could choose from; drop it, or give a sweep")
     cells = _cells(config, schema(config) if callable(schema) else schema, errors)
     _refuse(str(path), errors)
     return config if "sweep" in config else cells[0]

@@ -4,6 +4,7 @@ An oracle is a capability: it *has no* attribute that its threat model does not 
 derivative raises `ThreatModelError` while JAX traces. Every `answer(key, x)` takes ONE candidate; batch with vmap.
 """
 
+import copy
 import functools
 import hashlib
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from jaxmia.core import Defense
 __all__ = [
     "Access",
     "Labels",
+    "Nothing",
     "Oracle",
     "Outputs",
     "Scores",
@@ -32,6 +34,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "lower",
+    "saliency",
     "sown_features",
 ]
 
@@ -54,6 +57,10 @@ class Outputs(NamedTuple):
 
     logits: Array
     features: dict[str, Array]
+
+
+class Nothing(NamedTuple):
+    """No access: an adversary who can ask nothing, and has only what it observed."""
 
 
 class Labels(NamedTuple):
@@ -82,8 +89,8 @@ class Weights(NamedTuple):
     params: Any
 
 
-Oracle = Labels | Scores | Weights
-_ACCESS = {Labels: Access.LABELS, Scores: Access.SCORES, Weights: Access.WEIGHTS}
+Oracle = Nothing | Labels | Scores | Weights
+_ACCESS = {Nothing: Access.NONE, Labels: Access.LABELS, Scores: Access.SCORES, Weights: Access.WEIGHTS}
 
 
 def _opaque(answer: Callable, access: Access) -> Callable:
@@ -112,14 +119,22 @@ def lower(oracle: Oracle, access: Access, attack: str) -> Any:
     """
     granted = _ACCESS.get(type(oracle))
     if granted is None:
-        raise ThreatModelError(f"{attack} needs an oracle (Labels, Scores or Weights), got {type(oracle).__name__}")
+        kinds = ", ".join(kind.__name__ for kind in _ACCESS)
+        raise ThreatModelError(f"{attack} needs an oracle ({kinds}), got {type(oracle).__name__}")
     if granted < access:
         raise ThreatModelError(f"{attack} needs access {access.name}; this oracle grants {granted.name}")
     if granted == access:
         return oracle
+    if access == Access.NONE:
+        return Nothing()
     if access == Access.SCORES:  # from weights
         return Scores(_opaque(lambda key, x: jax.nn.softmax(oracle.answer(key, x)), Access.SCORES))
     return Labels(_opaque(lambda key, x: jnp.argmax(oracle.answer(key, x), -1).astype(jnp.int32), Access.LABELS))
+
+
+def saliency(model: Callable[[Any], Outputs], x: Any) -> Any:
+    """The gradient of the largest logit by x (Simonyan, Vedaldi, Zisserman, 2014, with its sign), of the shape of x."""
+    return jax.grad(lambda x: jnp.max(model(x).logits))(x)
 
 
 class Target:
@@ -153,6 +168,7 @@ class Target:
         self.granted = Access(granted)
         self._defend = (defense or Defense()).answer
         self._scores = scores or (lambda key, x: serve(apply(params, x)))  # type: ignore[misc]
+        self._explain: Callable[[Callable, Any], Any] | None = None
         self.digest = digest(params) if params is not None else hashlib.sha256(repr(scores).encode()).hexdigest()
 
     def view(self, access: Access, attack: str = "the adversary") -> Any:
@@ -171,15 +187,67 @@ class Target:
             apply, params = self.apply, self.params
             return Weights(lambda key, x: apply(params, x).logits, apply, params)  # type: ignore[misc]
 
+        if access == Access.NONE:
+            return Nothing()
+
         def scores(key, x):
             ask, defend = jax.random.split(key)
             return self._defend(defend, self._scores(ask, x))
 
+        def explained(key, x):
+            explanation = self._explain(lambda x: self.apply(self.params, x), x)  # type: ignore[misc]
+            return {"scores": scores(key, x), "explanation": explanation}
+
         if access == Access.SCORES:
-            return Scores(_opaque(scores, access))
-        if access == Access.LABELS:
-            return Labels(_opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access))
-        raise ThreatModelError(f"{attack} asked for access NONE: there is nothing to query")
+            return Scores(_opaque(scores if self._explain is None else explained, access))
+        return Labels(_opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access))
+
+    def explained(self, explain: Callable[[Callable[[Any], Outputs], Any], Any] = saliency) -> "Target":
+        """A target that serves an explanation with its scores: `answer` gives {"scores", "explanation"} at score access.
+
+        The serving-time defense acts on the scores alone. Label and white-box views are as before.
+
+        Args:
+          explain: `(model, x) -> explanation`, where `model` is `x -> Outputs`.
+
+        Raises:
+          ThreatModelError: for a host callable, which cannot be differentiated.
+        """
+        if self.apply is None:
+            raise ThreatModelError("explained: a host callable cannot be differentiated")
+        target = copy.copy(self)
+        target._explain = explain
+        return target
+
+    def until(self, feature: str) -> "Target":
+        """The client's part in split inference: a target that answers a named hidden feature ("smashed data").
+
+        At every access the answer is the feature itself, of any shape; the serving-time defense acts on it. The white-box
+        view still holds the parameters of the whole model.
+
+        Raises:
+          ThreatModelError: for a host callable, which has no hidden features.
+          ValueError: when traced, for a feature that the model does not name.
+        """
+        whole = self.apply
+        if whole is None:
+            raise ThreatModelError(f"feature {feature!r}: a host callable shows no hidden features")
+
+        def apply(params: Any, x: Any) -> Outputs:
+            features = whole(params, x).features
+            if feature not in features:
+                raise ValueError(f"feature: {feature!r}; legal is one of {', '.join(sorted(features)) or 'none'}")
+            return Outputs(features[feature], features)
+
+        defense = Defense(answer=self._defend)
+        return Target(
+            apply,
+            self.params,
+            classes=self.classes,
+            granted=self.granted,
+            defense=defense,
+            serve=lambda outputs: outputs.logits,
+        )
 
 
 def _is_float(leaf: Any) -> bool:
@@ -221,12 +289,27 @@ def sown_features(collections: Any) -> dict[str, Array]:
 def from_linen(module: Any, variables: Any, *, classes: int, **options: Any) -> Target:
     """A target from a Linen module in inference mode; named features are what it sows into "features".
 
+    What every BatchNorm reads is a feature as well, "batch_norm/<i>/<path>": i, four digits, counts them in the order in
+    which they are called, and path is where its statistics lie in "batch_stats".
+
     `variables` holds "params" and, where the module has them, "batch_stats".
     """
+    from flax import linen as nn
 
     def apply(variables: Any, batch: Any) -> Outputs:
-        logits, sown = module.apply(variables, batch, mutable=["features"])
-        return Outputs(logits, sown_features(sown))
+        called: list[str] = []
+
+        def watch(call: Any, args: Any, keywords: Any, context: Any) -> Any:
+            if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
+                context.module.sow("batch_norm", "input", args[0])
+                called.append("/".join(context.module.path))
+            return call(*args, **keywords)
+
+        with nn.intercept_methods(watch):
+            logits, sown = module.apply(variables, batch, mutable=["features", "batch_norm"])
+        read = sown_features({"features": sown.get("batch_norm", {})})
+        inputs = {f"batch_norm/{i:04}/{path}": read[f"{path}/input"] for i, path in enumerate(called)}
+        return Outputs(logits, {**sown_features(sown), **inputs})
 
     return from_function(apply, variables, classes=classes, **options)
 

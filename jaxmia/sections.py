@@ -164,7 +164,10 @@ def _section(holder: Any, path: str, value: Any, errors: list[str]) -> Config:
     factory = getattr(found, "factory", found)
     if "name" in _keywords(factory):
         raise ValueError(f"{name}: its factory has a parameter 'name', which a section needs for itself; rename it")
-    return {"name": name, **_check(section(factory), path, keywords, _keywords(factory), errors, factory)}
+    inner = {}
+    if "base" in inspect.signature(factory).parameters:  # a combinator: what it builds on is a section like itself
+        inner = {"base": _section(holder, f"{path}.base", keywords.pop("base", {}), errors)}
+    return {"name": name, **inner, **_check(section(factory), path, keywords, _keywords(factory), errors, factory)}
 
 
 def _check(

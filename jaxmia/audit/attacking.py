@@ -48,11 +48,9 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
     sections = [listed(member.config["attacks"])[number] for member in missing]
     method = attacks.get(sections[0]["name"])
     targets = np.tile(np.arange(len(stage.scene.names), dtype=np.int32), config["candidates"])
-    cases, pairs = targets, None
-    if method.card.observes == "scores":
-        cases, pairs = _observed_scores(served, stage.scene, targets, config["seed"])
+    cases, pairs = _observed(method.card.observes, served, stage, targets)
     settings = {configuration.digest(section): section for section in sections}  # two runs may differ elsewhere
-    made = {which: setup.assemble(section, one.target, stage.inputs) for which, section in settings.items()}
+    made = {which: setup.assemble(section, config, one.target, stage.inputs) for which, section in settings.items()}
     started, key, plan = time.monotonic(), jax.random.key(config["seed"]), setup.plan(**config["plan"])
     title = f"{method.name} on {one.name}"
     if len(settings) == 1 or any(attack.train for attack in made.values()):
@@ -70,11 +68,13 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
             settings, one, stage, cases, jax.random.fold_in(key, 0), plan=plan, folder=folder, title=title
         )
     seconds, failed = (time.monotonic() - started) / len(missing), {}
-    for stage, section in zip(missing, sections):
-        result = results[configuration.digest(section)]
+    for which, section in settings.items():
+        result, alike = results[which], [stage for stage, other in zip(missing, sections) if other == section]
+        if method.card.observes == "labels":
+            result = _by_image(result, len(targets))
         broken = result.status == Status.NONFINITE
         if broken.mean() > 0.5:
-            failed[stage.folder] = f"{title}: {broken.mean():.0%} of the cases went non-finite"
+            failed |= {stage.folder: f"{title}: {broken.mean():.0%} of the cases went non-finite" for stage in alike}
             continue
         broken |= np.asarray(result.info.extra.get("failed", np.zeros(len(targets), bool)))
         # What training asked serves all cases, so each bears its share.
@@ -87,6 +87,8 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
             "hyperparameters": keywords(section),
             "n": len(targets),
             "seconds": round(seconds, 2),
+            # As many runs were timed as one, and each has its share.
+            **({"seconds_shared_by": len(missing)} if len(missing) > 1 else {}),
             "queries": {"mean": float(queries.mean()), "max": float(queries.max())} if queries.any() else None,
             "status": {status.name: int(np.sum(result.status == status)) for status in Status},
             "failed": int(broken.sum()),
@@ -95,8 +97,8 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
             + (f" ({name})" if name != method.name.rsplit("/", 1)[-1] else "")
             + (" on shuffled labels" if one.control else ""),
         }
-        cell, ids = _cell(stage, one, name), np.arange(len(targets))
-        finish(cell, stage.judges, record, result.output, targets, ids, broken, pairs)
+        cells, ids = [_cell(stage, one, name) for stage in alike], np.arange(len(targets))
+        finish(cells, stage.judges, record, result.output, targets, ids, broken, pairs)
     return failed
 
 
@@ -109,11 +111,11 @@ def _together(
 ) -> dict[str, Result]:
     """All settings as one program; its result cut up again."""
     sections, n = list(settings.values()), len(cases)
-    differing = [key for key in sections[0] if len({section[key] for section in sections}) > 1]
+    differing = [key for key in sections[0] if any(section[key] != sections[0][key] for section in sections)]
     numbers = {key: np.repeat(np.array([section[key] for section in sections], np.float32), n) for key in differing}
 
     def make(numbers: dict[str, Any]) -> Any:
-        return setup.assemble({**sections[0], **numbers}, one.target, stage.inputs).solve(())
+        return setup.assemble({**sections[0], **numbers}, stage.config, one.target, stage.inputs).solve(())
 
     every = np.tile(cases, (len(sections),) + (1,) * (cases.ndim - 1))
     ids = np.tile(np.arange(n, dtype=np.int32), len(sections))
@@ -124,7 +126,7 @@ def _together(
 
 
 def finish(
-    cell: pathlib.Path,
+    cells: Sequence[pathlib.Path],
     judges: list[Judge],
     record: dict[str, Any],
     candidates: np.ndarray,
@@ -133,7 +135,7 @@ def finish(
     failed: np.ndarray,
     pairs: np.ndarray | None = None,
 ) -> None:
-    """Judge candidates and commit the cell."""
+    """Judge candidates, and commit the cells of all runs that share them."""
     metrics, per_case = judge_candidates(judges, candidates, targets, failed, pairs)
     arrays = {
         "candidates": np.asarray(candidates, np.float32),
@@ -144,15 +146,34 @@ def finish(
         **{f"metric:{name}": np.asarray(value, np.float32) for name, value in per_case.items()},
         **({} if pairs is None else {"pairs": pairs}),
     }
-    files.finish_cell(cell, {**record, "metrics": metrics, "evaluators": [judge.digest for judge in judges]}, arrays)
+    record = {**record, "metrics": metrics, "evaluators": [judge.digest for judge in judges]}
+    for cell in cells:
+        files.finish_cell(cell, record, arrays)
 
 
-def _observed_scores(target: Target, scene: Scene, targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the target serves for one private training image per case, and those images (for the metrics alone)."""
-    private = scene.split.train
-    rank = np.arange(len(targets)) // len(scene.names)
+def _observed(observes: str, target: Target, stage: Stage, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The cases, and for the metrics alone the private images that they are of, where they are of some.
+
+    What is observed of an image (scores, or a layer's features) is what the target serves for one private training
+    image per case.
+    """
+    classes, config = len(stage.scene.names), stage.config
+    if observes == "label":
+        return targets, None
+    if observes == "labels":
+        return targets.reshape(-1, classes), None
+    private = stage.scene.split.train
+    rank = np.arange(len(targets)) // classes
     rows = np.array([np.resize(np.flatnonzero(private.labels == c), k + 1)[k] for c, k in zip(targets, rank)])
     victims = to_float(private.images[rows])
-    view = target.view(Access.SCORES)
-    keys = jax.random.split(jax.random.key(seed), len(rows))
+    view = setup.shown(observes, target, config["split"]).view(Access.SCORES)
+    keys = jax.random.split(jax.random.key(config["seed"]), len(rows))
     return np.asarray(jax.jit(jax.vmap(view.answer))(keys, victims)), victims
+
+
+def _by_image(result: Result, n: int) -> Result:
+    """A result whose cases were batches of images, with a row for every image."""
+    told, status, steps = jax.tree.map(
+        lambda leaf: np.repeat(leaf, n // len(leaf), 0), (result.info, result.status, result.steps)
+    )
+    return Result(result.output.reshape(n, *result.output.shape[2:]), told, status, steps, result.training_queries)

@@ -75,15 +75,21 @@ def listed(section: Any) -> list[dict[str, Any]]:
 
 
 def named(sections: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Each section with a name of its own: what stands more than once is numbered.
+    """Each section with a name of its own, that of its base with it: what stands more than once is numbered.
 
-    >>> named([{"name": "image/gmi"}, {"name": "image/gmi", "steps": 5}])[1][0]
-    'gmi-2'
+    >>> [name for name, _ in named([{"name": "image/gmi"}, {"name": "image/gmi", "steps": 5}])]
+    ['gmi', 'gmi-2']
+    >>> named([{"name": "image/lomma", "base": {"name": "image/gmi"}}])[0][0]
+    'lomma_gmi'
     """
     seen: dict[str, int] = {}
     out = []
     for section in sections:
-        short = section["name"].rsplit("/", 1)[-1]
+        parts, inner = [], section
+        while inner:
+            parts.append(inner["name"].rsplit("/", 1)[-1])
+            inner = inner.get("base")
+        short = "_".join(parts)
         seen[short] = seen.get(short, 0) + 1
         out.append((short if seen[short] == 1 else f"{short}-{seen[short]}", section))
     return out

@@ -1,15 +1,19 @@
 """The tasks of a sweep on a Ray cluster: Ray schedules them, and starts those of a killed worker anew.
 
 What distinct tasks train alike is trained by one task that they wait for. Every worker is a process of its own, with
-this package installed and the sweep's folder in reach.
+this package installed, and the sweep's folder and its data in reach by the same paths.
 """
 
 import logging
 import os
+import pathlib
 import warnings
 from collections.abc import Iterator
 
+from jaxmia.audit import folder as files
 from jaxmia.audit.sweep import Executor, Task, train_for, work_off
+from jaxmia.data.fetch import cache_folder
+from jaxmia.parallel import keep_compiled
 
 __all__ = ["on_ray"]
 
@@ -32,40 +36,58 @@ def on_ray(address: str | None = None, workers: int | None = None) -> Executor:
         raise ValueError(f"workers: {workers}; legal is 1 or more, for a cluster started here (no address)")
     try:
         import ray
+        from ray.exceptions import WorkerCrashedError
     except ImportError as error:
         raise ImportError(f"--executor ray: needs the package ray; pip install 'jaxmia[ray]' ({error})") from error
+    # A process that takes most of a GPU's memory at once, as JAX does, leaves none to its neighbors; this one comes
+    # first, when it checks the cells.
+    shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    os.environ |= shared
 
     def work(tasks: list[Task]) -> Iterator[tuple[Task, dict[str, str]]]:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)  # what it forks, it replaces
             ray.init(
-                address=address,
+                address=address or "local",  # without it Ray would join whatever cluster is there
                 num_cpus=workers,
                 include_dashboard=None if address else False,
                 logging_level=logging.ERROR,
-                # A worker that takes most of a GPU's memory at once, as JAX does, leaves none to its neighbors.
-                runtime_env={"env_vars": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}},
+                runtime_env={"env_vars": shared},
             )
         try:
             graphics = 1 if ray.cluster_resources().get("GPU") else 0
             remote = ray.remote(num_cpus=1, num_gpus=graphics, max_retries=RETRIES)
-            trained, running = {}, {}
+            trained, running, home = {}, {}, os.getcwd()
             for task in tasks:
                 if task.training not in trained:
-                    trained[task.training] = remote(_train).remote(task)
-                running[remote(_work).remote(task, trained[task.training])] = task
+                    trained[task.training] = remote(_train).remote(task, home)
+                running[remote(_work).remote(task, home, trained[task.training])] = task
             while running:
                 (done, *_), _ = ray.wait(list(running), num_returns=1)
-                yield running.pop(done), ray.get(done)
+                task = running.pop(done)
+                try:
+                    wrong = ray.get(done)
+                except WorkerCrashedError:
+                    words = f"its worker, or that of its training, died {RETRIES + 1} times"
+                    wrong = {run: words for _, run in task.cells if not files.is_done(pathlib.Path(run))}
+                yield task, wrong
         finally:
             ray.shutdown()
 
     return work
 
 
-def _train(task: Task) -> str:
+def _settle(home: str) -> None:
+    """Where the driver is, if this machine has that folder, since paths in configurations may be relative."""
+    if os.path.isdir(home):
+        os.chdir(home)
+    keep_compiled(cache_folder() / "compiled")
+
+
+def _train(task: Task, home: str) -> str:
     """What went wrong, or nothing."""
+    _settle(home)
     try:
         train_for(task)
     except FloatingPointError as error:
@@ -73,5 +95,6 @@ def _train(task: Task) -> str:
     return ""
 
 
-def _work(task: Task, wrong: str) -> dict[str, str]:
+def _work(task: Task, home: str, wrong: str) -> dict[str, str]:
+    _settle(home)
     return {run: wrong for _, run in task.cells} if wrong else work_off(task)

@@ -57,8 +57,10 @@ class Halving(NamedTuple):
         ):
             if not good:
                 raise ValueError(f"halving.{name}: {getattr(found, name)!r}; legal is {legal}")
-        if found.path in config.rows(checked["sweep"], [])[0]:
-            raise ValueError(f"halving.path: {found.path} is swept as well; drop one")
+        for swept in config.rows(checked["sweep"], [])[0]:
+            if f"{found.path}.".startswith(f"{swept}.") or swept.startswith(f"{found.path}."):
+                one = "" if swept == found.path else f", in {swept}"
+                raise ValueError(f"halving.path: {found.path} is swept as well{one}; drop one")
         return found
 
     def variants(self, checked: dict[str, Any]) -> Iterator[dict[str, Any]]:

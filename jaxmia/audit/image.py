@@ -26,7 +26,7 @@ __all__ = ["SCHEMA", "audit", "check", "evaluate", "family", "train"]
 
 def train(
     config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None
-) -> tuple[Scene, list[Trained], list[Judge]]:
+) -> tuple[Scene, list[Trained], list[Judge], dict[str, Any]]:
     """Train what is missing, and write the records of targets and evaluators into the run folders.
 
     Args:
@@ -34,11 +34,26 @@ def train(
       runs: run folders.
       training: where what is trained lies; None is `training` in the first run folder.
 
+    Returns:
+      The data, the targets, the evaluators, and what attacks may ask for, the prior among it.
+
     Raises:
       ValueError: for a configuration that contradicts itself, before long work.
+      FloatingPointError: when a training goes non-finite.
     """
-    scene = check(config)
     training = training or runs[0] / "training"
+    scene, trained, judges = _classifiers(config, runs, training)
+
+    def fit_prior(process: Any, batches: Any, name: str) -> Any:
+        return fit(process, jax.random.key(config["seed"]), batches, folder=training / name, title=name)[0]
+
+    return scene, trained, judges, setup.inputs(config, scene, fit_prior)
+
+
+def _classifiers(
+    config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path
+) -> tuple[Scene, list[Trained], list[Judge]]:
+    scene = check(config)
     trained = classifiers.targets(config, training, scene)
     for run in runs:
         files.write_json(run / "targets.json", [one.record for one in trained])
@@ -84,13 +99,7 @@ def audit(
       FloatingPointError: when a training goes non-finite.
     """
     config, runs = members[0][0], [run for _, run in members]
-    scene, trained, judges = train(config, runs, training)
-    training = training or runs[0] / "training"
-
-    def fit_prior(process: Any, batches: Any, name: str) -> Any:
-        return fit(process, jax.random.key(config["seed"]), batches, folder=training / name, title=name)[0]
-
-    inputs = setup.inputs(config, scene, fit_prior)
+    scene, trained, judges, inputs = train(config, runs, training)
     stages = [Stage(config, run, scene, judges, inputs) for config, run in members]
     names = [name for name, _ in named(listed(config["attacks"]))]
     for stage in stages:
@@ -102,7 +111,7 @@ def audit(
             judged = set(read_object(cell / "cell.json").values.get("evaluators", ()))
             if not files.is_done(cell) or {judge.digest for judge in judges} - judged:
                 _judge_anew(cell, judges)
-        _baseline_cell(stage, trained[0].name)
+    _baseline_cells(stages, trained[0].name)
     failed: dict[pathlib.Path, str] = {}
     by_name = {one.name: one.target for one in trained}
     for one in trained:
@@ -124,7 +133,7 @@ def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
     """
     if not _solved(run_folder):
         raise ValueError(f"{run_folder}: has no finished cell to evaluate; run `jaxmia attack` first")
-    _, _, judges = train(config, [run_folder])
+    _, _, judges = _classifiers(config, [run_folder], run_folder / "training")
     files.write_config(run_folder, configuration.dump(config), configuration.digest(config))
     for cell in _solved(run_folder):
         _judge_anew(cell, judges)
@@ -139,7 +148,7 @@ def _judge_anew(cell: pathlib.Path, judges: list[Judge]) -> None:
     record = read_object(cell / "cell.json").values
     kept = read_arrays(cell / "candidates.npz", ["candidates", "targets", "case_ids", "failed"], ["pairs"])
     (cell / "done.json").unlink(missing_ok=True)  # until arrays and record are of the same evaluators again
-    finish(cell, judges, record, **kept)
+    finish([cell], judges, record, **kept)
 
 
 def _write_truth(stage: Stage) -> None:
@@ -152,13 +161,14 @@ def _write_truth(stage: Stage) -> None:
     )
 
 
-def _baseline_cell(stage: Stage, target: str) -> None:
+def _baseline_cells(stages: Sequence[Stage], target: str) -> None:
     """No attack: for each person the public image nearest in pixels to any private one, chosen with the truth in hand.
 
     Chosen by no evaluator, since the one that chose would favor its own choice.
     """
-    cell = stage.folder / "cells" / "baseline--nearest_public"
-    if files.is_done(cell):
+    cells, stage = [stage.folder / "cells" / "baseline--nearest_public" for stage in stages], stages[0]
+    missing = [cell for cell in cells if not files.is_done(cell)]
+    if not missing:
         return
     private, labels = to_float(stage.scene.split.train.images), stage.scene.split.train.labels
     public = to_float(stage.scene.split.public.images)
@@ -189,5 +199,6 @@ def _baseline_cell(stage: Stage, target: str) -> None:
         "n": len(targets),
         "failed": 0,
     }
-    cell.mkdir(parents=True, exist_ok=True, mode=0o700)
-    finish(cell, stage.judges, record, nearest, targets, targets, np.zeros(len(targets), bool))
+    for cell in missing:
+        cell.mkdir(parents=True, exist_ok=True, mode=0o700)
+    finish(missing, stage.judges, record, nearest, targets, targets, np.zeros(len(targets), bool))

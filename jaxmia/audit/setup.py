@@ -1,5 +1,6 @@
 """What an image audit may be told, and what its attacks are given: all put together once before anything is trained."""
 
+import functools
 import inspect
 import pathlib
 from collections.abc import Callable
@@ -8,18 +9,19 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxmia import attacks, defenses, zoo
+from jaxmia import attacks, defenses, models, zoo
 from jaxmia.audit import classifiers
 from jaxmia.audit.classifiers import keywords, listed
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
 from jaxmia.core import Attack, Process, Scalar
 from jaxmia.data import minibatches, to_float
-from jaxmia.models import InversionDecoder
 from jaxmia.oracle import Target, from_linen
 from jaxmia.plan import Plan, check_plan
 from jaxmia.sections import check_numbers, within
 
-__all__ = ["SCHEMA", "assemble", "check", "family", "inputs", "plan", "public_batches"]
+__all__ = ["SCHEMA", "assemble", "check", "family", "inputs", "plan", "public_batches", "shown"]
+
+OBSERVED = ("label", "labels", "scores", "features")
 
 
 def _decoder(*, width: int = 32) -> int:
@@ -27,6 +29,16 @@ def _decoder(*, width: int = 32) -> int:
     if width < 1:
         raise ValueError(f"width: {width}; legal is 1 or more")
     return width
+
+
+def _networks(*, width: int = 64, surrogates: tuple[str, ...] = ("convnet", "resnet")) -> tuple[int, tuple[Any, ...]]:
+    """Of attacks that train some: channels next to the image, and the architectures of what imitates the target."""
+    if width < 1:
+        raise ValueError(f"width: {width}; legal is 1 or more")
+    unknown = ", ".join(name for name in surrogates if name not in zoo.TARGETS)
+    if unknown or not surrogates:
+        raise ValueError(f"surrogates: {unknown or 'none'}; legal is some of {', '.join(zoo.TARGETS)}")
+    return width, tuple(zoo.TARGETS[name]() for name in surrogates)
 
 
 def plan(
@@ -53,13 +65,16 @@ SCHEMA: dict[str, Any] = {
     "defenses": (defenses, None),
     "prior": PRIORS,
     "decoder": _decoder,
+    "networks": _networks,
+    "split": (str, "block1"),
     "attacks": attacks,
     "candidates": (int, 1),
     "controls": (tuple[str, ...], ()),
     "plan": plan,
 }
 """Sections of an image audit. `candidates`: reconstructions per class. `controls`: names of targets that are trained
-once more on shuffled labels and attacked likewise."""
+once more on shuffled labels and attacked likewise. `split`: the layer of the targets whose features a client would send
+to a server, for attacks that observe features."""
 
 
 def family(config: dict[str, Any]) -> dict[str, Any]:
@@ -77,22 +92,50 @@ def family(config: dict[str, Any]) -> dict[str, Any]:
 
 def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, str], Any]) -> dict[str, Any]:
     """What attacks may ask for, by parameter name; `fit(process, batches, name)` trains a prior."""
-    public = to_float(scene.split.public.images)
+    public, classes = to_float(scene.split.public.images), len(scene.names)
+    shape = public.shape[1:]
     with within("prior"):
         prior = PRIORS[config["prior"]["name"]](public, fit, **keywords(config["prior"]))
     with within("decoder"):
-        decoder = InversionDecoder(public.shape[1:], width=_decoder(**config["decoder"]))
-    return {"shape": public.shape[1:], "classes": len(scene.names), "prior": prior, "decoder": decoder}
+        decoder = models.InversionDecoder(shape, width=_decoder(**config["decoder"]))
+    with within("networks"):
+        width, surrogates = _networks(**config["networks"])
+    return {
+        "shape": shape,
+        "classes": classes,
+        "prior": prior,
+        "decoder": decoder,
+        "gallery": public,
+        "generator": models.DCGenerator(shape[0], shape[2], width),
+        "discriminator": models.InversionDiscriminator(classes, width),
+        "conditional_generator": models.ConditionalGenerator(classes, shape[0], shape[2], width),
+        "conditional_discriminator": models.ProjectionDiscriminator(classes, width),
+        "surrogates": tuple(recipe.module(classes, shape) for recipe in surrogates),
+    }
 
 
-def assemble(section: dict[str, Any], target: Target, supplied: dict[str, Any]) -> Attack:
+def assemble(section: dict[str, Any], config: dict[str, Any], target: Target, supplied: dict[str, Any]) -> Attack:
     """The attack of a section on a target, with those of the `inputs` that it asks for."""
     method = attacks.get(section["name"])
+    shows = shown(method.card.observes, target, config["split"])
+    return _factory(section, supplied)(shows.view(method.card.access, method.name))
+
+
+def _factory(section: dict[str, Any], supplied: dict[str, Any]) -> Callable[..., Attack]:
+    """`(oracle, ...) -> Attack`, all else bound; what a combinator builds on is made likewise."""
+    method, settings = attacks.get(section["name"]), keywords(section)
+    if "base" in settings:
+        supplied = {**supplied, "base": _factory(settings.pop("base"), supplied)}
     wanted = {name: supplied.get(name) for name in method.inputs if name != "oracle"}
     lacking = ", ".join(wanted.keys() - supplied.keys())
     if lacking:
         raise ValueError(f"{method.name}: needs {lacking}; an image audit supplies {', '.join(supplied)}")
-    return method.factory(target.view(method.card.access, method.name), **wanted, **keywords(section))
+    return functools.partial(method.factory, **wanted, **settings)
+
+
+def shown(observes: str, target: Target, split: str) -> Target:
+    """What an attack is shown of a target: its first layers alone, where it observes their features."""
+    return target.until(split) if observes == "features" else target
 
 
 def public_batches(config: dict[str, Any], scene: Scene) -> Callable[[int], Any]:
@@ -113,9 +156,14 @@ def check(config: dict[str, Any]) -> Scene:
     if config["candidates"] < 1:
         raise ValueError(f"candidates: {config['candidates']}; legal is 1 or more")
     for section in listed(config["attacks"]):
-        modality = attacks.get(section["name"]).card.modality
-        if modality != "image":
-            raise ValueError(f"attacks: {section['name']} is for {modality}; legal are attacks on images")
+        card = attacks.get(section["name"]).card
+        if card.modality != "image":
+            raise ValueError(f"attacks: {section['name']} is for {card.modality}; legal are attacks on images")
+        if card.observes not in OBSERVED:
+            raise ValueError(
+                f"attacks: {section['name']} observes {card.observes}, which an image audit does not show; it shows "
+                f"{', '.join(OBSERVED)}. Attacks are also run from Python"
+            )
     plan(**config["plan"])
     check_numbers("", {"seed": config["seed"]}, least=0)
     check_numbers("data.", config["data"], least=0)
@@ -141,7 +189,7 @@ def check(config: dict[str, Any]) -> Scene:
     target, batches = from_linen(*models[0], classes=len(scene.names)), public_batches(config, scene)
     for section in listed(config["attacks"]):
         with within(f"attacks ({section['name']})"):
-            attack, fitted = assemble(section, target, supplied), ()
+            attack, fitted = assemble(section, config, target, supplied), ()
             for stage in attack.train:
                 fitted += (_blank(stage(fitted), jax.random.key(0), batches)[0],)
             steps = attack.solve(fitted).steps

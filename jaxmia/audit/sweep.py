@@ -25,7 +25,7 @@ from jaxmia.checkpoint import private_folder, write_atomically
 
 __all__ = ["Executor", "Task", "sweep", "train_for", "work_off"]
 
-APART = ("attacks", "candidates", "plan")  # sections that have no part in what is trained
+APART = ("attacks", "candidates", "decoder", "plan")  # sections that have no part in what is trained
 
 
 class Task(NamedTuple):
@@ -114,10 +114,11 @@ def _run(
         training = str(where / "training" / apart[:12])
         tasks.append(Task(training, tuple((cells[run][0], str(run)) for run in family), command))
     failed: dict[pathlib.Path, str] = {}
-    total, finished, began = sum(len(task.cells) for task in tasks), 0, time.monotonic()
+    total, began = len(cells), time.monotonic()
+    found = finished = total - sum(len(task.cells) for task in tasks)
     for task, wrong in executor(tasks):
         finished += len(task.cells)
-        left = (time.monotonic() - began) / finished * (total - finished)
+        left = (time.monotonic() - began) / (finished - found) * (total - finished)
         for _, run in task.cells:
             name = names[pathlib.Path(run)]
             if run in wrong:
@@ -132,7 +133,6 @@ def _run(
 def _here(tasks: Iterable[Task]) -> Iterator[tuple[Task, dict[str, str]]]:
     for task in tasks:
         yield task, work_off(task)
-        jax.clear_caches()  # no other task runs the programs of this one
 
 
 def train_for(task: Task) -> None:
@@ -158,6 +158,7 @@ def work_off(task: Task) -> dict[str, str]:
         if run not in failed:
             report.build(run)
             files.write_json(run / "done.json", {"files": ["report.html", "results.csv"]})
+    jax.clear_caches()  # no other task runs the programs of this one
     return {str(run): words for run, words in failed.items()}
 
 

@@ -1,4 +1,4 @@
-"""Photo collections that the user has on disk: class folders and CelebA. Decoded once, then read as a memmap.
+"""Photo collections that the user has on disk: class folders, loose pictures, CelebA. Decoded once, then a memmap.
 
 The pixels go to `<cache>/decoded/<key>.npy` (uint8) beside `<key>.json`, which holds for every row the path
 and the label, the way of decoding, and the sha256 of the listing (path, label, size and time of change of
@@ -22,23 +22,25 @@ from jaxmia.data.decode import decode
 from jaxmia.data.fetch import StrPath, cache_folder, writable_folder
 from jaxmia.data.types import Images
 
-__all__ = ["celeba", "image_folder"]
+__all__ = ["celeba", "image_folder", "loose_pictures"]
 
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 _PARTS = ("train", "validation", "test")  # 0, 1, 2 in list_eval_partition.txt
 
 
-def image_folder(root: StrPath, size: int, *, channels: int = 3, cache: StrPath | None = None) -> Images:
-    """Pictures in one folder per class (FaceScrub, FFHQ, your own): `root/<class>/**/<picture>`.
+def image_folder(
+    root: StrPath, size: int, *, channels: int = 3, crop: int | None = None, cache: StrPath | None = None
+) -> Images:
+    """Pictures in one folder per class (FaceScrub, your own): `root/<class>/**/<picture>`.
 
     Classes are the folder names in sorted order, pictures are sorted by path. Hidden files and files without
-    the suffix of a picture are not pictures. Of every picture the largest centered square is resized; see
-    `decode`.
+    the suffix of a picture are not pictures. Of every picture a centered square is resized; see `decode`.
 
     Args:
       root: the folder that holds the class folders.
       size: rows and columns of the result.
       channels: 3 for RGB, 1 for grey.
+      crop: side of the square in pixels of the file; None takes the largest one.
       cache: see `fetch`.
 
     Raises:
@@ -46,23 +48,55 @@ def image_folder(root: StrPath, size: int, *, channels: int = 3, cache: StrPath 
       ValueError: no classes, a class without pictures, or a picture that cannot be read (all by name).
     """
     root = _folder(root)
-    _check_shape(size, channels)
+    _check_shape(size, channels, crop)
     classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not classes:
         raise ValueError(f"root: {root} has no class folders")
     paths, labels = [], []
     for label, name in enumerate(classes):
-        inside = sorted(
-            path.relative_to(root).as_posix()
-            for path in (root / name).rglob("*")
-            if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
-        )
+        inside = _below(root, name)
         if not inside:
             raise ValueError(f"root: class folder {root / name} has no pictures")
         paths += inside
         labels += [label] * len(inside)
-    options = {"size": size, "channels": channels}
-    return _decoded(root, paths, labels, tuple(classes), options, cache)
+    return _decoded(root, paths, labels, tuple(classes), _options(size, channels, crop), cache)
+
+
+def loose_pictures(
+    root: StrPath,
+    size: int,
+    *,
+    channels: int = 3,
+    crop: int | None = None,
+    most: int | None = None,
+    seed: int = 0,
+    cache: StrPath | None = None,
+) -> Images:
+    """All pictures below a folder, of nobody in particular (FFHQ): one class, named as the folder.
+
+    Args:
+      root: the folder; what lies deeper counts, too.
+      size: rows and columns of the result.
+      channels: 3 for RGB, 1 for grey.
+      crop: side of the centered square in pixels of the file; None takes the largest one. GMI's descendants cut 88 of
+        FFHQ's 128-pixel thumbnails.
+      most: so many of them, drawn by `seed`; None takes all.
+      seed: of the choice.
+      cache: see `fetch`.
+
+    Raises:
+      FileNotFoundError: no such folder.
+      ValueError: no pictures, or one that cannot be read (named).
+    """
+    root = _folder(root)
+    _check_shape(size, channels, crop)
+    paths = _below(root, ".")
+    if not paths:
+        raise ValueError(f"root: {root} has no pictures")
+    if most is not None and most < len(paths):
+        chosen = np.random.default_rng(seed).choice(len(paths), most, replace=False)
+        paths = [paths[row] for row in np.sort(chosen)]
+    return _decoded(root, paths, [0] * len(paths), (root.name,), _options(size, channels, crop), cache)
 
 
 def celeba(root: StrPath, size: int, *, parts: Sequence[str] = _PARTS, cache: StrPath | None = None) -> Images:
@@ -84,7 +118,7 @@ def celeba(root: StrPath, size: int, *, parts: Sequence[str] = _PARTS, cache: St
         pictures, or a picture that cannot be read or is not 218 x 178.
     """
     root = _folder(root)
-    _check_shape(size, 3)
+    _check_shape(size, 3, None)
     unknown = [part for part in parts if part not in _PARTS]
     if unknown or not parts:
         raise ValueError(f"parts: {tuple(parts)} must be some of {', '.join(_PARTS)}")
@@ -121,9 +155,24 @@ def _folder(root: StrPath) -> pathlib.Path:
     return folder
 
 
-def _check_shape(size: int, channels: int) -> None:
+def _below(root: pathlib.Path, part: str) -> list[str]:
+    """Pictures in a part of the folder, at any depth, sorted, as paths from the root."""
+    return sorted(
+        path.relative_to(root).as_posix()
+        for path in (root / part).rglob("*")
+        if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
+    )
+
+
+def _options(size: int, channels: int, crop: int | None) -> dict[str, Any]:
+    return {"size": size, "channels": channels, **({} if crop is None else {"crop": crop})}
+
+
+def _check_shape(size: int, channels: int, crop: int | None) -> None:
     if size < 1:
         raise ValueError(f"size: {size} is out of range, it must be at least 1")
+    if crop is not None and crop < 1:
+        raise ValueError(f"crop: {crop} is out of range, it must be at least 1")
     if channels not in (1, 3):
         raise ValueError(f"channels: {channels} is not legal, it must be 1 (grey) or 3 (RGB)")
 

@@ -19,7 +19,7 @@ from jaxmia.data import mnist, orl
 from jaxmia.data.fetch import StrPath
 from jaxmia.data.types import Images
 
-__all__ = ["Manifest", "Split", "identity_manifest", "mnist_manifest", "orl_manifest", "split"]
+__all__ = ["Manifest", "Split", "identity_manifest", "mnist_manifest", "most_frequent", "orl_manifest", "split"]
 
 Indices = tuple[tuple[int, ...], ...]
 
@@ -113,6 +113,18 @@ def split(images: Images, manifest: Manifest) -> Split:
         **{part: Images(images.images[row], label, manifest.private) for part, (row, label) in rows.items()},
         public=Images(images.images[picked], numbers[picked], manifest.public),
     )
+
+
+def most_frequent(labels: Int[np.ndarray, " n"], names: tuple[str, ...], number: int) -> tuple[str, ...]:
+    """The names of the `number` classes with most photos, in their own order; of equal ones the earlier.
+
+    The private people of the protocols on CelebA.
+
+    >>> most_frequent(np.array([0, 1, 1, 2, 2]), ("a", "b", "c"), 2)
+    ('b', 'c')
+    """
+    order = np.argsort(-np.bincount(labels, minlength=len(names)), kind="stable")
+    return tuple(names[row] for row in np.sort(order[:number]))
 
 
 def identity_manifest(

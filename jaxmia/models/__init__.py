@@ -5,10 +5,13 @@ every model: `logits, sown = module.apply(variables, x, mutable=["features"])`.
 """
 
 from jaxmia.models.classifiers import MLP, VGG, DenoisingAutoencoderClassifier, EvaluatorCNN, ResNet, SoftmaxRegression
+from jaxmia.models.conditional_gan import ClassifyingDiscriminator, ConditionalGenerator, ProjectionDiscriminator
 from jaxmia.models.convolution import Conv, ConvTranspose, conv_general_dilated
+from jaxmia.models.diffusion import Denoiser
 from jaxmia.models.generators import DCGenerator, InversionDecoder, WGANCritic
 from jaxmia.models.graph import GCN, normalize_adjacency
 from jaxmia.models.inputs import CenteredInput, StandardizedInput
+from jaxmia.models.inversion_gan import InversionDiscriminator
 from jaxmia.models.language import LSTMLanguageModel, TransformerLanguageModel
 
 __all__ = [
@@ -16,13 +19,18 @@ __all__ = [
     "MLP",
     "VGG",
     "CenteredInput",
+    "ClassifyingDiscriminator",
+    "ConditionalGenerator",
     "Conv",
     "ConvTranspose",
     "DCGenerator",
+    "Denoiser",
     "DenoisingAutoencoderClassifier",
     "EvaluatorCNN",
     "InversionDecoder",
+    "InversionDiscriminator",
     "LSTMLanguageModel",
+    "ProjectionDiscriminator",
     "ResNet",
     "SoftmaxRegression",
     "StandardizedInput",

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxmia.models.convolution import Conv
 from jaxmia.models.features import expose
+from jaxmia.models.pooling import max_pool
 
 __all__ = ["DenoisingAutoencoderClassifier", "EvaluatorCNN", "MLP", "ResNet", "SoftmaxRegression", "VGG"]
 
@@ -175,7 +176,7 @@ class VGG(nn.Module):
             for features in channels:
                 x = Conv(features, (3, 3), use_bias=False, kernel_init=nn.initializers.he_normal())(x)
                 x = nn.relu(_batch_norm(train)(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = max_pool(x)
             expose(self, f"block{stage}", x)
         x = nn.Dense(self.hidden, use_bias=False)(_flatten(x))
         x = nn.relu(_batch_norm(train)(x))

@@ -99,7 +99,7 @@ class WGANCritic(nn.Module):
 
 
 class InversionDecoder(nn.Module):
-    """Decoder of training-based inversion (Yang et al. 2019): what a model answered, `[n, d]`, to images in (0, 1).
+    """Decoder of training-based inversion (Yang et al. 2019): what a model answered, `[n, ...]`, to images in (0, 1).
 
     An affine layer makes a map of at most 4 x 4; 4x4 transposed convolutions of stride 2, with BatchNorm and tanh,
     double it until it covers the image, and the middle is cut out. For 32 and 64 pixels squared this is the
@@ -114,14 +114,16 @@ class InversionDecoder(nn.Module):
     width: int = 128
 
     @nn.compact
-    def __call__(self, scores: Float[Array, "n d"], train: bool = False) -> Float[Array, "n h w c"]:
+    def __call__(self, answers: Float[Array, "n ..."], train: bool = False) -> Float[Array, "n h w c"]:
         """Returns images of `image_shape`."""
         height, width, channels = self.image_shape
         doublings = max(1, math.ceil(math.log2(max(height, width) / 4)))
         start = (math.ceil(height / 2**doublings), math.ceil(width / 2**doublings))
         features = self.width * 2 ** (doublings - 1)
         # The paper's transposed convolution of a 1 x 1 map is an affine layer.
-        x = nn.Dense(math.prod(start) * features, use_bias=False, kernel_init=_KERNEL)(scores)
+        x = nn.Dense(math.prod(start) * features, use_bias=False, kernel_init=_KERNEL)(
+            answers.reshape(answers.shape[0], -1)
+        )
         x = nn.tanh(_batch_norm(train)(x.reshape(-1, *start, features)))
         while features > self.width:
             features //= 2

@@ -1,9 +1,22 @@
 """Where candidates live: each factory gives a `core.Prior` of ONE candidate."""
 
+from jaxmia.priors.blocks import Blocks, Feature, cut
 from jaxmia.priors.edges import edges
 from jaxmia.priors.eigen import eigen
 from jaxmia.priors.latent import latent
 from jaxmia.priors.pixels import pixels, total_variation
+from jaxmia.priors.standardized import standardized
 from jaxmia.priors.tokens import tokens
 
-__all__ = ["edges", "eigen", "latent", "pixels", "tokens", "total_variation"]
+__all__ = [
+    "Blocks",
+    "Feature",
+    "cut",
+    "edges",
+    "eigen",
+    "latent",
+    "pixels",
+    "standardized",
+    "tokens",
+    "total_variation",
+]

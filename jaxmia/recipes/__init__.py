@@ -1,10 +1,26 @@
 """The few shapes most published attacks are parameterizations of."""
 
+from jaxmia.recipes.adversarial import adversarial
+from jaxmia.recipes.conditional import conditional
 from jaxmia.recipes.descend import descend
+from jaxmia.recipes.drawn import drawn
 from jaxmia.recipes.evolve import evolve
+from jaxmia.recipes.moments import moments
 from jaxmia.recipes.regress import regress
 from jaxmia.recipes.score import score
-from jaxmia.recipes.select import best_of
+from jaxmia.recipes.select import best_of, selected
 from jaxmia.recipes.swept import swept
 
-__all__ = ["best_of", "descend", "evolve", "regress", "score", "swept"]
+__all__ = [
+    "adversarial",
+    "best_of",
+    "conditional",
+    "descend",
+    "drawn",
+    "evolve",
+    "moments",
+    "regress",
+    "score",
+    "selected",
+    "swept",
+]

@@ -1,14 +1,14 @@
 """Combinators that run a process several times for one case and keep one."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmia.core import Process
 
-__all__ = ["best_of"]
+__all__ = ["best_of", "selected"]
 
 
 def best_of(process: Process, restarts: int, rank: Callable[[Any], Any] = lambda state: state.loss) -> Process:
@@ -45,3 +45,56 @@ def best_of(process: Process, restarts: int, rank: Callable[[Any], Any] = lambda
     return Process(
         lambda key, case: jax.vmap(process.init, in_axes=(0, None))(keys(key), case), step, read, process.steps
     )
+
+
+class Selected(NamedTuple):
+    runs: Any  # states of the inner process, with a leading axis
+    case: Any
+
+
+def selected(
+    process: Process,
+    *,
+    pool: int,
+    starts: int,
+    first: Callable[[Any, Any], Any],
+    last: Callable[[Any, Any], Any],
+) -> Process:
+    """Initial and final selection, as in PPA (Struppek et al., ICML 2022, sections 3.2 and 3.4).
+
+    `pool` starting states are drawn for every case, the `starts` best of them run side by side, one is read out.
+
+    Args:
+      process: what to run; start i is drawn with `fold_in(key, i)`.
+      pool: how many starting states.
+      starts: how many of them run.
+      first: `(state, case) -> scalar` of a starting state, lower is better.
+      last: `(state, case) -> scalar` of a state that is read, lower is better.
+
+    The info is that of the run of least loss, with the queries of all runs; done when all are.
+
+    Raises:
+      ValueError: unless 1 <= starts <= pool.
+    """
+    if not 1 <= starts <= pool:
+        raise ValueError(f"starts: {starts}; legal is 1 to pool, {pool}")
+
+    def keys(key: Any, number: int) -> Any:
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(number))
+
+    def init(key: Any, case: Any) -> Selected:
+        states = jax.vmap(process.init, (0, None))(keys(key, pool), case)
+        _, rows = jax.lax.top_k(-jax.vmap(first, (0, None))(states, case), starts)
+        return Selected(jax.tree.map(lambda leaf: leaf[rows], states), jax.tree.map(jnp.asarray, case))
+
+    def step(key: Any, state: Selected, case: Any) -> Any:
+        runs, told = jax.vmap(process.step, (0, 0, None))(keys(key, starts), state.runs, case)
+        chosen = jax.tree.map(lambda leaf: leaf[jnp.argmin(told.loss)], told)
+        told = chosen._replace(queries=jnp.sum(told.queries), done=jnp.all(told.done))
+        return Selected(runs, state.case), told
+
+    def read(state: Selected) -> Any:
+        best = jnp.argmin(jax.vmap(last, (0, None))(state.runs, state.case))
+        return process.read(jax.tree.map(lambda leaf: leaf[best], state.runs))
+
+    return Process(init, step, read, process.steps)

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from jaxmia import cli
-from jaxmia.audit import attacking
+from jaxmia import cli, config
+from jaxmia.audit import attacking, cluster, image, scenes
+from jaxmia.audit import sweep as sweeping
+from jaxmia.core import Process, info
+from jaxmia.data import minibatches
 from tests.tiny import write_config
 
 ATTACKS = """attacks:
@@ -70,7 +73,7 @@ def committed(out):
 def swept(tmp_path_factory):
     """The configuration and folder of a sweep of eight cells in two trainings, and how often it solved."""
     folder = tmp_path_factory.mktemp("swept")
-    path, out, counts = configured(folder, sweep=SWEPT), folder / "sweep", {"solve": 0, "run": 0}
+    path, out, counts = configured(folder, sweep=SWEPT), folder / "sweep", {"solve": 0, "run": 0, "judge_candidates": 0}
     with pytest.MonkeyPatch.context() as patch:
         for name in counts:
 
@@ -87,8 +90,42 @@ def test_cells_share_what_is_trained_and_the_programs_of_their_attacks(swept):
     _, out, counts = swept
     assert len(list((out / "training").iterdir())) == 2  # one for each seed
     # For each seed: MI-Face and GMI have two settings each, solved as one program; TB-MIA trains, once for one setting.
-    assert counts["solve"] == 4 and counts["run"] == 2
+    # A setting is judged once for all cells that have it, and so is the baseline.
+    assert counts["solve"] == 4 and counts["run"] == 2 and counts["judge_candidates"] == 2 * (2 + 2 + 1 + 1)
     assert len({row["run"] for row in rows(out)}) == 8
+    for record in out.glob("*/cells/softmax--*/cell.json"):  # four runs of a family, whose seconds were measured as one
+        assert json.loads(record.read_text())["seconds_shared_by"] == 4
+
+
+def test_a_training_has_all_that_its_cells_share(tmp_path, monkeypatch):
+    """The prior too, so that tasks that wait for a training leave it as it is; a decoder is trained by its attack."""
+
+    def mean(public, train, *, steps: int = 3):
+        process = Process(
+            lambda key, batch: 0.0 * batch["x"].mean(0),
+            lambda key, x, batch: (x + 0.1 * (batch["x"].mean(0) - x), info(0.0)),
+            lambda x: x,
+            steps,
+        )
+        train(process, minibatches({"x": public}, 4, 0), "mean")
+        return scenes.eigenfaces(public, None, components=3)
+
+    def files(training):
+        return {file: file.stat().st_mtime_ns for file in pathlib.Path(training).rglob("*") if file.is_file()}
+
+    def train_first(tasks):
+        (training,) = {task.training for task in tasks}
+        assert len(tasks) == 2
+        sweeping.train_for(tasks[0])
+        before = files(training)
+        assert any(file.parent.name == "mean" for file in before)
+        for task in tasks:
+            yield task, sweeping.work_off(task)
+            assert files(training) == before
+
+    monkeypatch.setitem(scenes.PRIORS, "mean", mean)
+    path = configured(tmp_path, prior="mean", attacks="image/mi_face", sweep={"decoder.width": [2, 4]})
+    sweeping.sweep(config.load(path, ["attacks.alpha=5"], image.SCHEMA), tmp_path / "sweep", "", train_first)
 
 
 def test_a_cell_of_a_sweep_is_what_it_is_alone(swept, tmp_path):
@@ -139,7 +176,12 @@ def test_a_ray_sweep_is_the_sweep(swept, tmp_path):
     path, out, _ = swept
     command = [sys.executable, "-m", "jaxmia.cli", "sweep", str(path), "--out", str(tmp_path / "ray")]
     told = subprocess.run(
-        [*command, "--executor", "ray", "--workers", "2"], capture_output=True, text=True, timeout=200, check=False
+        [*command, "--executor", "ray", "--workers", "2"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+        env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},  # without --address no other cluster is joined
     )
     assert told.returncode == 0 and "8/8 cells, 0 failed" in told.stderr, told.stderr
     found, expected = candidates(tmp_path / "ray"), candidates(out)
@@ -147,6 +189,17 @@ def test_a_ray_sweep_is_the_sweep(swept, tmp_path):
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, atol=1e-5, err_msg=name)
     assert len(rows(tmp_path / "ray")) == len(rows(out))
+
+
+def test_a_cell_that_kills_its_workers_does_not_stop_the_others(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setattr(cluster, "RETRIES", 1)
+    monkeypatch.setattr(cluster, "_train", lambda task, home: "")
+    # Nested, so that it travels to the workers whole.
+    monkeypatch.setattr(cluster, "_work", lambda task, home, wrong: os._exit(1) if task.training == "bad" else {})
+    tasks = [sweeping.Task(name, (({}, str(tmp_path / name)),), "") for name in ("bad", "good")]
+    wrong = {task.training: told for task, told in cluster.on_ray(workers=1)(tasks)}
+    assert wrong["good"] == {} and "died 2 times" in wrong["bad"][str(tmp_path / "bad")]
 
 
 def test_halving_runs_the_better_half_on(tmp_path, capsys):
@@ -178,6 +231,10 @@ def test_halving_runs_the_better_half_on(tmp_path, capsys):
         (["--set", "halving.keep=1.5"], "halving.keep: 1.5; legal is between 0 and 1"),
         (["--set", "halving.budgets=[4, 2]"], "halving.budgets: (4, 2); legal is two or more growing numbers"),
         (["--set", "halving.path=attacks.0.rate"], "halving.path: attacks.0.rate is swept as well; drop one"),
+        (
+            ["--set", "sweep={attacks: [[image/mi_face], [image/gmi]]}"],
+            "attacks.0.alpha is swept as well, in attacks; drop",
+        ),
         (["--set", "halving.path=attacks.0.alfa"], "attacks.0.alfa: unknown key, did you mean alpha"),
         (["--set", "halving.kep=1"], "halving.kep: unknown key, did you mean keep?"),
         (["--workers", "2"], "--address, --workers: are of Ray; legal with --executor ray"),
@@ -192,6 +249,13 @@ def test_what_is_refused_before_anything_runs(words, message, tmp_path, capsys):
     assert sweep(path, tmp_path / "sweep", *words) == 2
     assert message in capsys.readouterr().err
     assert not list((tmp_path / "sweep").glob("*"))
+
+
+def test_halving_without_a_sweep_is_refused(tmp_path, capsys):
+    path = configured(tmp_path, halving={"path": "attacks.0.alpha", "budgets": [2, 4], "metric": "loss"})
+    for verb in ("attack", "sweep"):
+        assert cli.main([verb, str(path), "--out", str(tmp_path / "run")]) == 2
+        assert "halving: there is no sweep whose cells it could choose from" in capsys.readouterr().err
 
 
 def test_a_metric_that_is_not_there_is_told_with_those_that_are(tmp_path, capsys):

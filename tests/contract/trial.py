@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmia import Attack, Plan, Process, Result, fit, solve
+from jaxmia import Access, Attack, Plan, Process, Result, fit, solve
 from jaxmia.discovery import Method
 from tests.contract.benches import bench
 
@@ -59,12 +59,14 @@ class Trial:
         """The process of one case."""
         return self.attack(self.oracle(which)).solve(self.fitted(which))
 
-    def cases(self) -> Any:
+    def cases(self, which: str = "leaks") -> Any:
         """What was observed of the leaking target; a control puts another oracle beside it.
 
-        Scores that a target of shuffled labels served itself would be no control: they still tell the image.
+        Scores that a target of shuffled labels served itself would be no control: they still tell the image. An attack
+        that is given no oracle is controlled by what it observes, of targets that its bench makes for that.
         """
-        return self.on.cases(self.on.target("leaks"), self.method.card)
+        asks = self.method.card.access > Access.NONE
+        return self.on.cases(self.on.target("leaks" if asks else which), self.method.card)
 
     def case(self, index: int = 0) -> Any:
         return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.cases())
@@ -80,6 +82,6 @@ class Trial:
                 traces.append(1)
                 return process.step(*arguments)
 
-            self._results[run] = solve(process._replace(step=step), KEY, self.cases(), steps=run[2], plan=plan)
+            self._results[run] = solve(process._replace(step=step), KEY, self.cases(which), steps=run[2], plan=plan)
             self.traces[run] = len(traces)
         return self._results[run]

@@ -17,7 +17,7 @@ from typing import Any
 
 import optax
 
-from jaxmia.core import Attack, Card, Prior, Scalar
+from jaxmia.core import Attack, Card, Objective, Prior, Scalar
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Weights, lower
 from jaxmia.recipes import best_of, descend
@@ -47,6 +47,7 @@ def gmi(
     restarts: int = 5,
     reference_batch: int = 100,
     nesterov: bool = True,
+    objective: Objective = cross_entropy,
 ) -> Attack:
     """The attack; a case is a class index, the output a decoded candidate.
 
@@ -60,6 +61,7 @@ def gmi(
       restarts: random starts, the most believed one is kept.
       reference_batch: the batch the paper's rate was set for.
       nesterov: the released code's form of momentum.
+      objective: L_id; LOMMA puts its own here.
 
     Raises:
       ThreatModelError: without white-box access.
@@ -72,7 +74,7 @@ def gmi(
 
     def process(fitted: Any) -> Any:
         del fitted
-        one = descend(view, cross_entropy, prior, optimizer, steps=steps, weight=identity_weight, keep="last")
+        one = descend(view, objective, prior, optimizer, steps=steps, weight=identity_weight, keep="last")
         return best_of(one, restarts, rank=lambda state: state.identity)
 
     return Attack(process)

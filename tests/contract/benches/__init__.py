@@ -5,6 +5,7 @@ an input, or observes something, that no attack before it did; another modality 
 """
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,5 +51,8 @@ class Bench(NamedTuple):
 
 
 def bench(method: Method) -> Bench:
-    """The bench of a method's modality."""
-    return importlib.import_module(f"{__name__}.{method.card.modality}").make()
+    """The bench of a method: one named as it, where what it recovers is none of its modality's, else the modality's."""
+    own, module = method.name.split("/")[-1], method.card.modality
+    if importlib.util.find_spec(f"{__name__}.{own}"):
+        module = own
+    return importlib.import_module(f"{__name__}.{module}").make()

@@ -13,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmia import Target, from_function
+from jaxmia.attacks.image.gmi import gmi
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
-from jaxmia.priors import eigen
-from tests.contract.benches import Bench, linear
+from jaxmia.oracle import Outputs
+from jaxmia.priors import Blocks, Feature, eigen
+from tests.contract.benches import Bench, linear, networks
 
 CLASSES, SHAPE = 6, (6, 6, 1)
 WANTED = np.arange(CLASSES)
@@ -49,8 +51,18 @@ def images(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 def cases(target: Target, card: Card) -> Any:
     if card.observes == "label":
         return WANTED.astype(np.int32)
+    if card.observes == "labels":  # batches of them
+        return WANTED.reshape(2, -1).astype(np.int32)
+    if card.observes == "features sent to the server":
+        return prototypes().reshape(-1, *SHAPE)[:, :, ::-1]
+    # For "features" the target is the client's part: its answer is what the server sees.
     answer = target.view(min(card.access, target.granted)).answer
     return np.asarray(jax.vmap(lambda x: answer(jax.random.key(0), x))(jnp.asarray(prototypes().reshape(-1, *SHAPE))))
+
+
+def labels_of(x: np.ndarray) -> np.ndarray:
+    """Where the target is the server's part of a network whose client mirrors images: the class of each image."""
+    return (x.reshape(len(x), -1) @ prototypes()[::-1].T).argmax(1).astype(np.int32)
 
 
 def judge(output: Any) -> Estimate:
@@ -60,15 +72,28 @@ def judge(output: Any) -> Estimate:
     return wilson(int((likeness.argmax(1) == WANTED).sum()), CLASSES)
 
 
+def outputs(params: Any, batch: Any) -> Outputs:
+    """Logits, and the pixels as the feature before them."""
+    return Outputs(linear.logits(params, batch), {"penultimate": batch.reshape(batch.shape[0], -1)})
+
+
 @functools.cache
 def make() -> Bench:
     x, labels = images(0, 600)
     public = np.random.default_rng(2).dirichlet(np.full(CLASSES, 0.5), 400) @ prototypes()
     public = np.clip(public + 0.05 * np.random.default_rng(3).standard_normal(public.shape), 0, 1)
     public = public.astype(np.float32).reshape(-1, *SHAPE)
+    projection = jnp.asarray(np.random.default_rng(4).standard_normal((36, 12)) / 6, jnp.float32)
     leaks = linear.ridge(x, labels, CLASSES)
+    named = labels_of(public)
+
+    def batch(rows: np.ndarray) -> dict[str, np.ndarray]:
+        return {"x": public[rows], "y": named[rows]}
+
+    prior = eigen(public, 5)
+    turn = jnp.linalg.qr(jnp.asarray(np.random.default_rng(5).standard_normal((5, 5)), jnp.float32))[0]
     return Bench(
-        build=functools.partial(from_function, linear.logits, classes=CLASSES),
+        build=functools.partial(from_function, outputs, classes=CLASSES),
         params={
             "leaks": leaks,
             "shuffled": linear.ridge(x, np.random.default_rng(1).permutation(labels), CLASSES),
@@ -77,17 +102,104 @@ def make() -> Bench:
         inputs={
             "shape": SHAPE,
             "classes": CLASSES,
-            "prior": eigen(public, 5),
+            "prior": prior,
             "decoder": DenseDecoder(),
+            "client": networks.Client(),
+            "layers": ("penultimate",),
+            "inverses": (DenseDecoder(), networks.Surrogate(36, 64)),
             "gallery": jnp.asarray(public[:32]),
+            "embedding": lambda image: image.reshape(-1) @ projection,
+            "base": functools.partial(gmi, prior=prior, restarts=2, steps=400),
+            "blocks": Blocks(
+                prior.init,
+                (lambda feature, w: Feature(w @ turn), lambda feature, w: prior.decode(prior.project(feature.map))),
+            ),
+            "surrogate": networks.Surrogate(CLASSES),
+            "surrogates": (networks.Surrogate(CLASSES), networks.Surrogate(CLASSES, 16)),
+            "generator": networks.Generator(SHAPE),
+            "discriminator": networks.Discriminator(CLASSES),
+            "denoiser": networks.Denoiser(CLASSES),
+            "classifying_discriminator": networks.Discriminator(CLASSES + 1),
+            "conditional_generator": networks.ConditionalGenerator(CLASSES, SHAPE),
+            "conditional_discriminator": networks.ProjectionDiscriminator(CLASSES),
         },
         cases=cases,
         judge=judge,
         chance=1 / CLASSES,
         candidate=jnp.full(SHAPE, 0.5),
-        public=lambda step: {"x": public[np.random.default_rng(step).integers(0, len(public), 32)]},
+        public=lambda step: batch(np.random.default_rng(step).integers(0, len(public), 32)),
         settings={
+            "image/align_mi": {"neighbors": 6, "average": "perturbation"},
+            "image/c2fmi": {"train_steps": 300, "width": 64, "draws": 500},
+            "image/cdm_mi": {"steps": 50, "train_steps": 1500, "train_rate": 0.002, "average": 0.99},
+            "image/data_free_split": {"steps": 400, "batch": 32, "rate": 0.005},
+            # A class is a column of pixels here, so that neither rolling nor mirroring leaves it what it is.
+            "image/deep_inversion": {"steps": 400, "jitter": 0, "flip": 0.0},
+            "image/ensemble_inversion": {"dimensions": 8, "steps": 300, "batch": 16, "rate": 0.01},
+            "image/if_gmi": {
+                "steps": (12, 60),
+                "radii": (10.0, 10.0),
+                "rate": 0.1,
+                "pool": 10,
+                "starts": 2,
+                "mirror": False,
+            },
+            "image/gamin": {"dimensions": 8, "steps": 400, "batch": 32, "rate": 0.01, "surrogate_rate": 0.01},
+            "image/inverse_network": {"steps": 1500, "rate": 0.005},
+            "image/ked_mi": {"dimensions": 8, "gan_steps": 300, "critic_steps": 1, "gan_rate": 0.002},
+            "image/label_error_rate": {"steps": 1500, "rate": 0.005},
+            "image/lokt": {
+                "dimensions": 8,
+                "steps": 100,
+                "gan_steps": 300,
+                "gan_batch": 64,
+                "gan_rate": 0.002,
+                "critic_steps": 1,
+                "labels": 100,
+                "surrogate_steps": 600,
+                "surrogate_batch": 64,
+                "augment": False,
+            },
+            "image/lomma": {"distill_steps": 150, "moments_steps": 10, "rate": 0.1},
+            "image/mirror": {
+                "steps": 100,
+                "pool": 50,
+                "starts": 2,
+                "moments_steps": 3,
+                "slope": 1.0,
+                "bound": 3.0,
+                "flip": 0.0,
+            },
             "image/mirror_genetic": {"members": 100, "pool_steps": 10},
+            "image/plg_mi": {
+                "dimensions": 8,
+                "top": 4,
+                "gan_steps": 300,
+                "critic_steps": 1,
+                "gan_rate": 0.002,
+                "steps": 100,
+                "smallest": 0.95,
+                "flip": 0.0,
+                "rotation": 0.0,
+            },
+            "image/plug_in_inversion": {"stages": 2, "stage_steps": 200, "ensemble": 4, "jitter": 0},
+            "image/ppa": {"rate": 0.1, "views": 5, "view_crop": (0.9, 1.0), "view_ratio": (1.0, 1.0), "mirror": False},
+            "image/ppdg_mi": {
+                "dimensions": 8,
+                "gan_steps": 300,
+                "critic_steps": 1,
+                "gan_rate": 0.002,
+                "candidates": 8,
+                "kept": 2,
+                "views": 0,
+                "seek_steps": 60,
+                "seek_rate": 0.05,
+                "tune_steps": 50,
+                "tune_rate": 0.003,
+            },
+            "image/query_free": {"shadow_steps": 600, "shadow_rate": 0.01, "variation": 0.1, "steps": 200},
             "image/rlb_mi": {"width": 32, "batch": 64},
+            "image/vmi": {"rate": 0.02, "layers": 2, "hidden": 8},
+            "image/rmle": {"rate": 0.1, "variation": 0.1},
         },
     )

@@ -1,0 +1,158 @@
+"""Every image attack on ORL faces and on MNIST digits, over several seeds, each beside its control: one table.
+
+    python experiments/image_attacks.py      # hours on two cores; what was finished before is found again
+
+Writes results/image_attacks.csv (a row per data set and attack), results/image_attacks.json (the orderings that papers
+claim) and results/image_attacks.png (attacks x classes); run folders with reports and all pictures are in --runs. A seed
+draws the photos that train, the networks and the attacks. Settings: configs/image_attacks_orl.yaml and _mnist.yaml, in
+sizes for a CPU, so a row tells of the attack at that size and not of the numbers of its paper.
+
+`accuracy` is the share of cases that an evaluator gives the wanted class, mean over seeds, with a 95 % bootstrap
+interval over classes, each class's seeds kept together; `control` is the same on a target of shuffled labels;
+`beats_control` says whether the intervals are apart. `nearest_public` is no attack but the public image nearest in pixels
+to a private one. An ordering is confirmed or refuted where the paired difference of accuracies has one sign over its
+whole interval, under every evaluator, and undecided otherwise.
+"""
+
+import argparse
+import csv
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+import record
+from orl import HERE, NOTHING, audit, cells
+from PIL import Image
+
+from jaxmia.metrics.estimate import bootstrap, difference
+
+TARGET = "convnet"
+ORDERINGS = (  # weaker, stronger, who claims it
+    ("gmi", "ked_mi", "KED-MI"),
+    ("ked_mi", "plg_mi", "PLG-MI"),
+    ("gmi", "lomma_gmi", "LOMMA"),
+    ("ked_mi", "lomma_ked_mi", "LOMMA"),
+    ("gmi", "align_mi_gmi", "AlignMI"),
+    ("ppa-2", "ppa", "PPA, with its final selection over without"),
+    ("brep_mi", "gmi", "BREP-MI, labels below weights"),
+    ("brep_mi", "lokt", "LOKT"),
+    ("rlb_mi", "gmi", "RLB-MI, scores below weights"),
+)
+
+
+def judges_of(cell: dict[str, np.ndarray]) -> list[str]:
+    """Names of the evaluators that judged a cell."""
+    return [name.partition(" [")[2].rstrip("]") for name in cell if name.startswith("attack_accuracy@1")]
+
+
+def pooled(seeds: list[dict[str, np.ndarray]], metric: str) -> Any:
+    """One metric over all seeds, with its interval over classes."""
+    values, classes = np.concatenate([one[metric] for one in seeds]), np.concatenate([one["targets"] for one in seeds])
+    kept = np.isfinite(values)
+    return bootstrap(values[kept], classes[kept]) if kept.any() else None
+
+
+def row(dataset: str, name: str, folders: list[pathlib.Path], found: list[dict[str, dict]]) -> dict[str, Any]:
+    """What the table says of one attack."""
+    cell = name if name == NOTHING else f"{TARGET}--{name}"
+    records = [record.read(where / "cells" / cell / "cell.json") for where in folders]
+    seeds, controls = [one[cell] for one in found], [one.get(f"{TARGET}-shuffled--{name}") for one in found]
+    queries = [one["queries"]["mean"] for one in records if one["queries"]]
+    out = {
+        "dataset": dataset,
+        "attack": name.removeprefix("baseline--"),
+        "title": records[0]["label"],
+        "access": records[0]["card"]["access"],
+        "knows": records[0]["card"]["knows"],
+        "settings": "; ".join(f"{key}={value}" for key, value in records[0]["hyperparameters"].items()),
+        "cases": sum(len(one["targets"]) for one in seeds),
+        "queries_per_case": round(float(np.mean(queries)), 1) if queries else "",
+        "seconds_per_case": round(float(np.mean([one["seconds"] / one["n"] for one in records])), 2),
+    }
+    for judge in judges_of(seeds[0]):
+        metric = f"attack_accuracy@1 [{judge}]"
+        estimate = pooled(seeds, metric)
+        for part, value in zip(("accuracy", "low", "high"), record.interval(estimate)):
+            out[f"{part} [{judge}]"] = value
+        if controls[0] is not None:
+            control = pooled(controls, metric)
+            for part, value in zip(("control", "control_low", "control_high"), record.interval(control)):
+                out[f"{part} [{judge}]"] = value
+            out[f"beats_control [{judge}]"] = estimate.low > control.high
+        out[f"knn_distance [{judge}]"] = round(pooled(seeds, f"knn_distance [{judge}]").value, 3)
+        for metric in ("frechet_distance", "precision", "recall", "density", "coverage"):
+            known = [
+                one["metrics"][f"{metric} [{judge}]"]["value"]
+                for one in records
+                if f"{metric} [{judge}]" in one["metrics"]
+            ]
+            out[f"{metric} [{judge}]"] = round(float(np.mean(known)), 3) if known else ""
+    for metric in ("ssim", "psnr"):
+        if metric in seeds[0]:
+            out[metric] = round(pooled(seeds, metric).value, 3)
+    return out
+
+
+def ordering(weaker: str, stronger: str, found: list[dict[str, dict]]) -> dict[str, Any]:
+    """By evaluator, how much more accurate the second attack is on the same cases, and the verdict."""
+    first, second = ([one[f"{TARGET}--{name}"] for one in found] for name in (weaker, stronger))
+    out, signs = {}, set()
+    for judge in judges_of(first[0]):
+        metric = f"attack_accuracy@1 [{judge}]"
+        a, b = (np.concatenate([one[metric] for one in side]) for side in (first, second))
+        gain = difference(b, a, np.concatenate([one["targets"] for one in first]))
+        out[judge] = record.interval(gain)
+        signs.add(1 if gain.low > 0 else -1 if gain.high < 0 else 0)
+    return out | {"verdict": {(1,): "confirmed", (-1,): "refuted"}.get(tuple(signs), "undecided")}
+
+
+def sheet(where: pathlib.Path, names: list[str], columns: int = 8) -> np.ndarray:
+    """Private images of the first classes, and below them what each attack made of them, `[h, w]`."""
+
+    def strip(images: np.ndarray) -> np.ndarray:
+        shown = np.clip(images[:columns, ..., 0], 0, 1)
+        return np.pad(np.concatenate(list(shown), 1), ((0, 2), (0, 0)), constant_values=1.0)
+
+    with np.load(where / "truth.npz", allow_pickle=False) as arrays:
+        rows = [strip(arrays["private"])]
+    for name in names:
+        with np.load(where / "cells" / f"{TARGET}--{name}" / "candidates.npz", allow_pickle=False) as arrays:
+            rows.append(strip(arrays["candidates"]))
+    return np.concatenate(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Every image attack on ORL and MNIST, beside its control.")
+    parser.add_argument("--seeds", type=int, default=3, help="splits, trainings and attacks, at least 1")
+    parser.add_argument("--datasets", nargs="+", default=["orl", "mnist"], choices=["orl", "mnist"])
+    parser.add_argument("--runs", type=pathlib.Path, default=HERE.parent / "runs" / "image_attacks")
+    parser.add_argument("--output", type=pathlib.Path, default=HERE / "results")
+    options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error(f"--seeds: {options.seeds}; legal is 1 or more")
+    began = time.perf_counter()
+    report, rows = record.header(__file__, options.seeds), []
+    for dataset in options.datasets:
+        folders = [audit(f"image_attacks_{dataset}", seed, options.runs) for seed in range(options.seeds)]
+        found = [cells(where) for where in folders]
+        names = [cell.partition("--")[2] for cell in found[0] if cell.startswith(f"{TARGET}--")]
+        rows += [row(dataset, name, folders, found) for name in (NOTHING, *names)]
+        report[dataset] = {
+            f"{stronger} over {weaker} ({who})": ordering(weaker, stronger, found)
+            for weaker, stronger, who in ORDERINGS
+            if weaker in names and stronger in names
+        }
+        options.output.mkdir(parents=True, exist_ok=True)
+        pixels = (255 * sheet(folders[0], names)).round().astype(np.uint8)
+        Image.fromarray(pixels).save(options.output / f"image_attacks_{dataset}.png")
+    fields = list(dict.fromkeys(key for one in rows for key in one))
+    with open(options.output / "image_attacks.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    record.write(report, began, options.output, "image_attacks")
+
+
+if __name__ == "__main__":
+    main()

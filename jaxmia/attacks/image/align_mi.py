@@ -1,0 +1,113 @@
+"""AlignMI: any gradient attack, with the gradient of its identity loss averaged around the candidate.
+
+Peng, Han, Yu, Liu, Liu, Zhou, "Generative Model Inversion Through the Lens of the Manifold Hypothesis", NeurIPS 2025
+(https://arxiv.org/abs/2509.20177), the training-free section: gradients of the target are noisy, and what is left of them
+on the generator's manifold is little more than chance. In place of dL/dx at x = G(z), (1/K) sum_k dL/dx at x_k is sent
+back through G, once. Perturbation-averaged alignment (PAA): x_k = x + e_k, e_k ~ N(0, (sigma * range of x)^2);
+transformation-averaged (TAA): x_k a random crop, mirror image and rotation of x, and the gradient runs through it.
+
+A combinator: the step of the base runs in K + 1 lanes that share their state, and so one generator pass. Lane k shows
+the target x_k; on the way back from the target the lanes' gradients by x are averaged, so that all lanes take the same
+step. Lane 0 shows x itself: losses, and what a base keeps or selects by them, are the candidate's own; its gradient
+does not count.
+
+What differs. The released low-resolution code has sigma 0.003 and smaller crops and turns; it rescales every x_k to
+[0, 1]. What a base reads with the oracle's `apply` (LOMMA's features) stays that of x.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxmia.core import Attack, Card, Process, Scalar
+from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.recipes.augment import look
+
+__all__ = ["CARD", "align_mi"]
+
+CARD = Card(
+    title="AlignMI",
+    paper="Peng, Han, Yu, Liu, Liu, Zhou. Generative Model Inversion Through the Lens of the Manifold Hypothesis. "
+    "NeurIPS 2025",
+    url="https://arxiv.org/abs/2509.20177",
+    year=2025,
+    modality="image",
+    access=Access.WEIGHTS,
+    recovers="a face of a class, as the prior of its base can draw it",
+    knows="public images of other people",
+)
+LANES = "neighbors"
+
+
+@jax.custom_vjp
+def _together(x: Any) -> Any:
+    """x; its gradient is the mean of the gradients of all lanes but lane 0."""
+    return x
+
+
+def _backward(_: None, gradient: Any) -> tuple[Any]:
+    counts = jnp.where(jax.lax.axis_index(LANES) == 0, 0.0, 1.0)
+    return (jax.lax.psum(counts * gradient, LANES) / (jax.lax.psum(1, LANES) - 1),)
+
+
+_together.defvjp(lambda x: (x, None), _backward)
+
+
+def align_mi(
+    oracle: Oracle,
+    base: Callable[..., Attack],
+    *,
+    neighbors: int = 50,
+    average: Literal["transformation", "perturbation"] = "transformation",
+    spread: Scalar = 0.05,
+    smallest: Scalar = 0.8,
+    flip: Scalar = 0.5,
+    rotation: Scalar = 5.0,
+) -> Attack:
+    """The attack; cases and output are those of its base.
+
+    Args:
+      oracle: white-box access.
+      base: `(oracle) -> Attack` by gradients, a factory with its other inputs bound, such as GMI's with its prior.
+      neighbors: K; the paper finds 20 nearly as good.
+      average: over transformed (TAA) or perturbed (PAA) copies.
+      spread: sigma of PAA, as a share of the candidate's range.
+      smallest: least share of the area that a crop of TAA shows, in (0, 1].
+      flip: probability of a mirror image in TAA.
+      rotation: most degrees of a turn in TAA.
+
+    Raises:
+      ThreatModelError: without white-box access.
+      ValueError: for fewer than one neighbor, or another average.
+    """
+    view: Weights = lower(oracle, CARD.access, "image/align_mi")
+    if neighbors < 1:
+        raise ValueError(f"neighbors: {neighbors}; legal is 1 or more")
+    if average not in ("transformation", "perturbation"):
+        raise ValueError(f"average: {average!r}; legal is transformation or perturbation")
+
+    def near(key: Any, x: Any) -> Any:
+        if average == "transformation":
+            return look(key, x, scale=(smallest, 1.0), flip=flip, rotation=rotation)
+        scale = jax.lax.stop_gradient(spread * (jnp.max(x) - jnp.min(x)))
+        return x + scale * jax.random.normal(key, x.shape)
+
+    def answer(key: Any, x: Any) -> Any:
+        lane, x = jax.lax.axis_index(LANES), _together(x)
+        return view.answer(key, jnp.where(lane == 0, x, near(jax.random.fold_in(key, lane), x)))
+
+    def solve(fitted: Any) -> Process:
+        inner = base(view._replace(answer=answer)).solve(fitted)
+
+        def lanes(function: Callable) -> Callable:
+            def run(*arguments: Any) -> Any:
+                mapped = jax.vmap(lambda _: function(*arguments), axis_name=LANES)(jnp.arange(neighbors + 1))
+                return jax.tree.map(lambda leaf: leaf[0], mapped)
+
+            return run
+
+        return inner._replace(init=lanes(inner.init), step=lanes(inner.step))
+
+    return Attack(solve, base(view).train)

@@ -1,0 +1,113 @@
+"""AlignMI: the averaged gradient against numpy, what a base sees of it, its cost, and a landscape that needs it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmia import Access, Attack, Plan, from_function, solve
+from jaxmia.attacks.image.align_mi import align_mi
+from jaxmia.attacks.image.gmi import gmi
+from jaxmia.attacks.image.ppa import ppa
+from jaxmia.core import Prior
+from jaxmia.objectives import cross_entropy
+from jaxmia.priors import pixels
+from jaxmia.recipes import descend
+
+KEY, CLASSES, SHAPE = jax.random.key(8), 3, (4, 4, 1)
+ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)
+MATRIX = np.random.default_rng(1).normal(size=(16, CLASSES)).astype(np.float32)
+TARGET = from_function(lambda w, x: x.reshape(-1, 16) @ w, jnp.asarray(MATRIX), classes=CLASSES)
+PRIOR = pixels(SHAPE, start="uniform", low=-10.0, high=10.0)
+LABEL = jnp.asarray(1, jnp.int32)
+
+
+def plain(oracle, prior=PRIOR, rate=1.0):
+    """One SGD step of a known size per gradient."""
+    return Attack(lambda fitted: descend(oracle, cross_entropy, prior, optax.sgd(rate), steps=1, keep="last"))
+
+
+def test_the_step_is_the_mean_gradient_at_the_neighbors_and_the_loss_that_of_the_candidate():
+    process = align_mi(
+        TARGET.view(Access.WEIGHTS), plain, neighbors=5, average="perturbation", spread=0.3
+    ).solve(())  # fmt: skip
+    state = process.init(KEY, LABEL)
+    x = np.asarray(state.latent)
+    after, told = process.step(KEY, state, LABEL)
+
+    def softmax(logits):
+        return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+
+    gradients = []
+    for k in range(1, 6):
+        noise = np.asarray(jax.random.normal(jax.random.fold_in(KEY, k), SHAPE))
+        near = (x + 0.3 * (x.max() - x.min()) * noise).reshape(-1)
+        gradients.append((MATRIX @ (softmax(near @ MATRIX) - np.eye(CLASSES)[1])).reshape(SHAPE))
+    np.testing.assert_allclose(x - np.asarray(after.latent), np.mean(gradients, 0), rtol=1e-4, atol=1e-5)
+    assert np.abs(np.std(gradients, 0)).max() > 0.05  # the neighbors do differ
+    np.testing.assert_allclose(told.loss, -np.log(softmax(x.reshape(-1) @ MATRIX)[1]), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "base", [functools.partial(gmi, restarts=3), functools.partial(ppa, pool=5, starts=2, views=3)], ids=["gmi", "ppa"]
+)
+def test_without_spread_it_is_the_base(base):
+    base = functools.partial(base, prior=PRIOR, steps=10, rate=0.1)
+    view, cases = TARGET.view(Access.WEIGHTS), np.arange(CLASSES, dtype=np.int32)
+    alone = solve(base(view).solve(()), KEY, cases, plan=ONE)
+    aligned = align_mi(view, base, neighbors=4, average="perturbation", spread=0.0).solve(())
+    same = solve(aligned, KEY, cases, plan=ONE)
+    np.testing.assert_allclose(same.output, alone.output, atol=1e-5)
+    np.testing.assert_allclose(same.info.loss, alone.info.loss, rtol=1e-4)
+
+
+def test_the_generator_runs_once_per_step_however_many_neighbors():
+    prior = Prior(
+        lambda key: jax.random.normal(key, (7,)),
+        lambda z: jnp.sin(z @ jnp.ones((7, 16))).reshape(SHAPE),
+        lambda z, x: jnp.zeros(()),
+        lambda z: z,
+    )
+    process = align_mi(TARGET.view(Access.WEIGHTS), functools.partial(plain, prior=prior), neighbors=6).solve(())
+    state = process.init(KEY, LABEL)
+    shapes = [
+        equation.outvars[0].aval.shape  # type: ignore[attr-defined]
+        for equation in jax.make_jaxpr(process.step)(KEY, state, LABEL).eqns
+        if equation.primitive.name in ("sin", "cos")  # forward and backward; the turn of a view has scalars
+    ]
+    generator = [shape for shape in shapes if 16 in shape]
+    assert generator and all(shape == (16,) for shape in generator)
+
+
+def test_averaging_finds_the_way_where_the_gradient_is_noise():
+    """Logits with a ripple that is small and steep: the gradient at a point says nothing, the mean around it does."""
+    side = jnp.zeros((CLASSES, 16)).at[jnp.arange(CLASSES), jnp.arange(CLASSES)].set(1.0)
+
+    def rippled(params, x):
+        x = x.reshape(-1, 16)
+        ripple = jnp.sin(150.0 * x) @ (0.4 * params.T)
+        return x @ (4.0 * params.T) + ripple
+
+    view = from_function(rippled, side, classes=CLASSES).view(Access.WEIGHTS)
+    box = pixels(SHAPE, start="uniform")
+    base = functools.partial(gmi, prior=box, steps=200, rate=0.002, restarts=1, momentum=0.0)
+    cases = np.repeat(np.arange(CLASSES, dtype=np.int32), 8)
+
+    def gap(attack):
+        """Mean over cases of the wanted pixel less the largest of the other two."""
+        found = solve(attack.solve(()), KEY, cases, plan=ONE).output.reshape(-1, 16)[:, :CLASSES]
+        own = found[np.arange(len(cases)), cases]
+        others = np.where(np.arange(CLASSES) == cases[:, None], -np.inf, found).max(1)
+        return (own - others).mean()
+
+    aligned = align_mi(view, base, neighbors=30, average="perturbation", spread=0.05)
+    assert gap(aligned) >= gap(base(view)) + 0.3
+
+
+@pytest.mark.parametrize("wrong", [{"neighbors": 0}, {"average": "median"}])
+def test_refuses(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        align_mi(TARGET.view(Access.WEIGHTS), plain, **wrong)

@@ -1,0 +1,67 @@
+"""The audit of image classifiers: attacks that build on others, that observe batches of labels, or smashed features."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxmia import cli, config
+from jaxmia.audit import folder, image
+from tests.tiny import write_config
+
+ATTACKS = """attacks:
+  - {name: image/align_mi, neighbors: 2, base: {name: image/gmi, steps: 3, restarts: 1}}
+  - {name: image/lomma, feature: inner/penultimate, distill_steps: 3, moments_steps: 1, base: {name: image/gmi, steps: 3}}
+  - {name: image/deep_inversion, steps: 3, warmup: 1, jitter: 1}
+  - {name: image/rmle, steps: 3}
+  - {name: image/inverse_network, steps: 3}
+split: inner/penultimate
+networks: {width: 4, surrogates: [softmax]}
+"""
+
+
+def written(folder, attacks=ATTACKS):
+    path = write_config(folder)
+    text = path.read_text(encoding="utf-8").split("attacks:")[0]
+    path.write_text(f"{text}candidates: 2\n{attacks}", encoding="utf-8")
+    return path
+
+
+def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeypatch):
+    for name in ("JAXMIA_CACHE", "PATH"):  # no npm, hence no face embedding, which takes its time
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    checked = config.load(written(tmp_path), [], image.SCHEMA)
+    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
+    assert image.audit([(checked, run)]) == {}
+    cells = {path.parent.name.partition("--")[2]: path.parent for path in run.glob("cells/softmax--*/cell.json")}
+    assert set(cells) == {"align_mi_gmi", "lomma_gmi", "deep_inversion", "rmle", "inverse_network"}
+    for name, cell in cells.items():
+        with np.load(cell / "candidates.npz", allow_pickle=False) as arrays:
+            assert arrays["candidates"].shape == (6, 12, 12, 3)
+            assert arrays["targets"].tolist() == [0, 1, 2, 0, 1, 2]
+            assert ("pairs" in arrays.files) == (name in ("rmle", "inverse_network"))
+            # Two candidates of a class are two cases, with random numbers or victims of their own.
+            assert np.abs(arrays["candidates"][:3] - arrays["candidates"][3:]).max() > 1e-5, name
+    record = json.loads((cells["align_mi_gmi"] / "cell.json").read_text())
+    assert record["hyperparameters"]["base"]["name"] == "image/gmi"
+    assert record["hyperparameters"]["base"]["steps"] == 3
+
+
+@pytest.mark.parametrize(
+    ("attack", "told"),
+    [
+        ("{name: image/align_mi}", "attacks.base.name: missing"),
+        ("{name: image/align_mi, base: image/gmmi}", "attacks.base.name: there is no 'image/gmmi', did you mean image/gm"),
+        ("{name: image/align_mi, base: {name: image/gmi, stesp: 1}}", "attacks.base.stesp: unknown key, did you mean st"),
+        ("{name: image/gmi, base: image/gmi}", "attacks.base: unknown key"),
+        ("{name: image/lomma, base: image/mi_face}", "attacks (image/lomma): base: it takes no objective"),
+        ("image/informed_adversary", "observes the other records, which an image audit does not show"),
+        ("image/rmle\nsplit: block9", "feature: 'block9'; legal is one of inner/penultimate"),
+        ("image/mi_face\nnetworks: {surrogates: [lenet]}", "networks: surrogates: lenet; legal is some of softmax"),
+        ("image/mi_face\nnetworks: {width: 0}", "networks: width: 0; legal is 1 or more"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_before_anything_is_trained(attack, told, tmp_path, capsys):
+    path = written(tmp_path, f"attacks: {attack}\n")
+    assert cli.main(["attack", str(path), "--out", str(tmp_path / "run")]) == 2
+    assert told in capsys.readouterr().err
