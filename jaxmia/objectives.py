@@ -1,10 +1,12 @@
-"""Identity losses L_id of ONE example: logits `[classes]` and a class give a scalar, lower is better; batch by vmap."""
+"""Identity losses L_id of ONE example: logits `[classes]` and a class give a scalar, lower is better; batch by vmap.
+
+Also a distance between sets."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-__all__ = ["cross_entropy", "feature", "logit", "margin", "one_minus_confidence", "poincare"]
+__all__ = ["cross_entropy", "feature", "logit", "margin", "mmd", "one_minus_confidence", "poincare"]
 
 Logits = Float[Array, " classes"]
 Label = Int[Array, ""]
@@ -59,3 +61,16 @@ def poincare(logits: Logits, label: Label, xi: float = 1e-4) -> Loss:
 def feature(features: Float[Array, "..."], wanted: Float[Array, "..."]) -> Loss:
     """|features - wanted|^2 / |wanted|^2 (Mahendran & Vedaldi, CVPR 2015, eq. 1): embedding and feature inversion."""
     return jnp.sum((features - wanted) ** 2) / jnp.maximum(jnp.sum(wanted**2), 1e-12)
+
+
+def mmd(a: Float[Array, "n d"], b: Float[Array, "m d"]) -> Float[Array, ""]:
+    """Squared maximum mean discrepancy, biased, of five Gaussian kernels exp(-|x - y|^2 / s).
+
+    s is 1/4, 1/2, 1, 2 and 4 times the mean squared distance of different rows, held constant.
+    """
+    rows = jnp.concatenate([a, b])
+    apart = jnp.sum((rows[:, None] - rows[None]) ** 2, -1)
+    scale = jnp.maximum(jax.lax.stop_gradient(jnp.sum(apart)) / (len(rows) * (len(rows) - 1)), 1e-12)
+    kernel = sum((jnp.exp(-apart / (scale * 2.0**power)) for power in range(-2, 3)), jnp.zeros(()))
+    n = len(a)
+    return jnp.mean(kernel[:n, :n]) + jnp.mean(kernel[n:, n:]) - 2 * jnp.mean(kernel[:n, n:])

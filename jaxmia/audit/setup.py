@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxmia import attacks, defenses, models, zoo
 from jaxmia.audit import classifiers
@@ -105,13 +107,30 @@ def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, st
         "classes": classes,
         "prior": prior,
         "decoder": decoder,
-        "gallery": public,
+        "gallery": jnp.asarray(public),
+        "embedding": _eigenface_embedding(public),
         "generator": models.DCGenerator(shape[0], shape[2], width),
         "discriminator": models.InversionDiscriminator(classes, width),
         "conditional_generator": models.ConditionalGenerator(classes, shape[0], shape[2], width),
         "conditional_discriminator": models.ProjectionDiscriminator(classes, width),
+        "classifying_discriminator": models.ClassifyingDiscriminator(classes, width),
+        "denoiser": models.Denoiser(classes, width),
+        "surrogate": surrogates[0].module(classes, shape),
         "surrogates": tuple(recipe.module(classes, shape) for recipe in surrogates),
     }
+
+
+def _eigenface_embedding(public: Any, components: int = 50) -> Callable[[Any], Float[Array, " d"]]:
+    """`image -> [d]`: coordinates on the principal components of public images, in deviations (Turk & Pentland 1991).
+
+    No evaluator's, and it knows no private person.
+    """
+    some = public[np.random.default_rng(0).permutation(len(public))[:1000]].reshape(-1, public[0].size)
+    center = some.mean(0)
+    _, sizes, axes = np.linalg.svd(some - center, full_matrices=False)
+    few = min(components, len(some) - 1, len(axes))
+    scaled = jnp.asarray(axes[:few] * np.sqrt(len(some)) / (sizes[:few, None] + 1e-6))
+    return lambda image: scaled @ (image.reshape(-1) - center)
 
 
 def assemble(section: dict[str, Any], config: dict[str, Any], target: Target, supplied: dict[str, Any]) -> Attack:

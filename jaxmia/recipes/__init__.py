@@ -9,11 +9,12 @@ from jaxmia.recipes.moments import moments
 from jaxmia.recipes.regress import regress
 from jaxmia.recipes.score import score
 from jaxmia.recipes.select import best_of, selected
-from jaxmia.recipes.swept import swept
+from jaxmia.recipes.swept import casewise, swept
 
 __all__ = [
     "adversarial",
     "best_of",
+    "casewise",
     "conditional",
     "descend",
     "drawn",

@@ -10,7 +10,7 @@ import optax
 from jaxmia.core import Prior, Process
 from jaxmia.oracle import Outputs, Weights
 from jaxmia.recipes.descend import descend
-from jaxmia.recipes.swept import swept
+from jaxmia.recipes.swept import casewise
 
 __all__ = ["conditional"]
 
@@ -43,8 +43,4 @@ def conditional(
         judge = Weights(lambda key, x: loss(key, x, wanted), lambda params, x: Outputs(x, {}), ())
         return descend(judge, lambda value, case: value, prior, optimizer, steps=steps, keep="last")
 
-    inner = swept(search, steps)  # the class lies in the state, since what is read depends on it
-    return inner._replace(
-        init=lambda key, case: inner.init(key, (case, case)),
-        step=lambda key, state, case: inner.step(key, state, (case, case)),
-    )
+    return casewise(search, steps)

@@ -1,11 +1,11 @@
-"""A sweep of numbers as one process: every case brings its own hyperparameters."""
+"""A sweep of numbers as one process: every case brings its own hyperparameters, or decides by itself."""
 
 from collections.abc import Callable
 from typing import Any
 
 from jaxmia.core import Process
 
-__all__ = ["swept"]
+__all__ = ["casewise", "swept"]
 
 
 def swept(make: Callable[[Any], Process], steps: int) -> Process:
@@ -43,3 +43,17 @@ def swept(make: Callable[[Any], Process], steps: int) -> Process:
         return make(settings).read(inner)
 
     return Process(init, step, read, steps)
+
+
+def casewise(make: Callable[[Any], Process], steps: int) -> Process:
+    """The process `make(case)` of every case, where what is read out depends on the case, which lies in the state.
+
+    Args:
+      make: case (traced) -> process, whose step count and shapes do not depend on it.
+      steps: the budget.
+    """
+    inner = swept(make, steps)
+    return inner._replace(
+        init=lambda key, case: inner.init(key, (case, case)),
+        step=lambda key, state, case: inner.step(key, state, (case, case)),
+    )
