@@ -1,7 +1,7 @@
 """Classifiers by name: an architecture and how it is trained. Configs name these; sizes suit minutes on a CPU."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,13 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxmia import models
-from jaxmia.core import Process
+from jaxmia.core import Process, info
+from jaxmia.models.face_networks import VGG16, ImageNetResNet, IRNetwork
+from jaxmia.models.pretrained import PublishedNetwork, published, read
+from jaxmia.recipes.augment import look
 from jaxmia.train import denoising
 
-__all__ = ["EVALUATORS", "TARGETS", "Recipe"]
+__all__ = ["EVALUATORS", "PUBLISHED", "TARGETS", "Recipe"]
 
 
 class Recipe(NamedTuple):
@@ -124,6 +127,19 @@ def resnet(
     )
 
 
+def vit(
+    *, patch: int = 4, width: int = 64, depth: int = 4, steps: int = 400, rate: float = 1e-3, batch_size: int = 32
+) -> Recipe:
+    """Small vision transformer; `patch` divides height and width."""
+    return Recipe(
+        lambda classes, shape: models.ViT(classes, patch, width, depth),
+        optax.adam(rate),
+        steps,
+        batch_size,
+        shift_and_flip,
+    )
+
+
 def group_norm_cnn(
     *, widths: tuple[int, ...] = (16, 32, 64), steps: int = 500, rate: float = 2e-3, batch_size: int = 32
 ) -> Recipe:
@@ -155,8 +171,76 @@ def wide_mlp(*, width: int = 512, steps: int = 800, rate: float = 1e-3, batch_si
     )
 
 
-TARGETS = {"softmax": softmax, "mlp": mlp, "autoencoder": autoencoder, "convnet": convnet, "resnet": resnet}
-EVALUATORS = {"group_norm_cnn": group_norm_cnn, "vgg_hard": vgg_hard, "wide_mlp": wide_mlp}
+def _published(make: Callable[[int, int], Any], backbone: str, *head: str) -> Callable[..., Recipe]:
+    """The factory of networks `(classes, width) -> module` whose weights others have published.
+
+    `backbone` is the layout in which weights of other classes are found, all but what begins with one of `head`.
+    """
+
+    def recipe(
+        *,
+        weights: str = "",
+        layout: str = backbone,
+        frozen: bool = False,
+        size: int | None = None,
+        centered: bool = False,
+        width: int = 64,
+        steps: int = 21000,
+        optimizer: Literal["sgd", "adam"] = "sgd",
+        rate: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        batch_size: int = 64,
+    ) -> Recipe:
+        """Begins with `weights`, a safetensors file in a `layout` of `models.pretrained`, but for the head, or at random.
+
+        Frozen, it is the file's classifier, head and all, and is not trained. Else 50 epochs of 27,000 pictures, cropped
+        to 85 to 100 % of their area and mirrored; the rate falls to a tenth after three quarters of the steps, and again
+        after nine tenths, as in PPA. `size` and `centered` are those of `models.pretrained.PublishedNetwork`.
+        """
+        if frozen and not weights:
+            raise ValueError("frozen: there are no weights to keep; name a file of them")
+
+        def begin(module: Any, start: Any) -> Process:
+            del start
+            tensors = read(weights)
+
+            def init(key: Any, batch: Any) -> Any:
+                drawn = module.init(key, batch["x"][:1])
+                drawn = {collection: drawn[collection] for collection in ("params", "batch_stats")}
+                return published(drawn, tensors, layout, keep=() if frozen else head)
+
+            return Process(init, lambda key, state, batch: (state, info(0.0)), lambda state: state, 1)
+
+        schedule = optax.piecewise_constant_schedule(rate, {steps * 3 // 4: 0.1, steps * 9 // 10: 0.1})
+        descent = optax.adam(schedule, momentum) if optimizer == "adam" else optax.sgd(schedule, momentum)
+        return Recipe(
+            lambda classes, shape: PublishedNetwork(make(classes, width), size, centered, frozen),
+            optax.set_to_zero() if frozen else optax.chain(optax.add_decayed_weights(weight_decay), descent),
+            1 if frozen else steps,
+            batch_size,
+            None if frozen else lambda key, image: look(key, image, scale=(0.85, 1.0), flip=0.5),
+            (begin,) if weights else (),
+        )
+
+    return recipe
+
+
+_IR_HEAD = ("output_layer.", "feature.output_layer.", "fc_layer.")
+PUBLISHED = {
+    "vgg16": _published(lambda n, width: VGG16(n, width), "torchvision", "bn.", "fc_layer.", "classifier."),
+    "ir50": _published(lambda n, width: IRNetwork(n, 50, width), "evolve", *_IR_HEAD),
+    "ir152": _published(lambda n, width: IRNetwork(n, 152, width), "evolve", *_IR_HEAD),
+    "resnet18": _published(lambda n, width: ImageNetResNet(n, 18, width), "torchvision", "fc."),
+    "resnet50": _published(lambda n, width: ImageNetResNet(n, 50, width), "torchvision", "fc."),
+    "resnet152": _published(lambda n, width: ImageNetResNet(n, 152, width), "torchvision", "fc."),
+}
+"""For pictures of 32 pixels or more: the targets "VGG16", "FaceNet64" (ir50), "IR152" at 64 pixels, the evaluator "FaceNet"
+(ir50 at size 112), and those of PPA at 224 (centered)."""
+
+_SMALL = {"softmax": softmax, "mlp": mlp, "autoencoder": autoencoder, "convnet": convnet, "resnet": resnet, "vit": vit}
+TARGETS = _SMALL | PUBLISHED
+EVALUATORS = {"group_norm_cnn": group_norm_cnn, "vgg_hard": vgg_hard, "wide_mlp": wide_mlp} | PUBLISHED
 
 
 def shift_and_flip(key: Any, image: Float[Array, "h w c"]) -> Float[Array, "h w c"]:

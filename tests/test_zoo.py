@@ -26,12 +26,12 @@ def pictures(seed: int, n: int = 96) -> dict[str, np.ndarray]:
     return {"x": np.clip(x, 0, 1).astype(np.float32), "y": y}
 
 
-RECIPES = {name: make for name, make in (zoo.TARGETS | zoo.EVALUATORS).items()}
+SMALL = {name: make for name, make in (zoo.TARGETS | zoo.EVALUATORS).items() if name not in zoo.PUBLISHED}
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", SMALL)
 def test_learns_in_a_few_steps(name):
-    recipe = RECIPES[name](steps=60)
+    recipe = SMALL[name](steps=60)
     module, data = recipe.module(CLASSES, SHAPE), pictures(0)
     batches, key, start = minibatches(data, 16, 0), jax.random.key(0), None
     for stage in recipe.pretrain:

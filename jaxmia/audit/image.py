@@ -172,10 +172,12 @@ def _baseline_cells(stages: Sequence[Stage], target: str) -> None:
         return
     private, labels = to_float(stage.scene.split.train.images), stage.scene.split.train.labels
     public = to_float(stage.scene.split.public.images)
-    flat = public.reshape(len(public), -1)
-    gaps = np.stack([np.linalg.norm(flat - one.ravel(), axis=1) for one in private], axis=1)
-    targets = np.arange(len(stage.scene.names), dtype=np.int32)
-    nearest = public[[gaps[:, labels == c].min(1).argmin() for c in targets]]
+    flat, targets = public.reshape(len(public), -1), np.arange(len(stage.scene.names), dtype=np.int32)
+    squares, nearest = np.sum(flat**2, 1), np.empty((len(targets), *public.shape[1:]), np.float32)
+    for c in targets:
+        own = private[labels == c].reshape(-1, flat.shape[1])
+        gaps = squares[:, None] - 2 * flat @ own.T + np.sum(own**2, 1)  # squared
+        nearest[c] = public[gaps.min(1).argmin()]
     record = {
         "attack": "none",
         "label": "nearest public image",

@@ -74,8 +74,8 @@ def embedding_judge(scene: Any, weights: dict[str, np.ndarray]) -> Judge:
     private = features(to_float(train.images))
 
     def logits(embedded: Any) -> Any:
-        gaps = np.linalg.norm(embedded[:, None] - private[None], axis=2)
-        return -np.stack([gaps[:, train.labels == c].min(1) for c in range(len(scene.names))], axis=1)
+        own = [private[train.labels == c] for c in range(len(scene.names))]
+        return -np.stack([np.linalg.norm(embedded[:, None] - one[None], axis=2).min(1) for one in own], axis=1)
 
     correct = logits(features(to_float(test.images))).argmax(1) == test.labels
     return Judge(

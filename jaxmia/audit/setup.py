@@ -19,6 +19,7 @@ from jaxmia.core import Attack, Process, Scalar
 from jaxmia.data import minibatches, to_float
 from jaxmia.oracle import Target, from_linen
 from jaxmia.plan import Plan, check_plan
+from jaxmia.priors import Blocks, cut
 from jaxmia.sections import check_numbers, within
 
 __all__ = ["SCHEMA", "assemble", "check", "family", "inputs", "plan", "public_batches", "shown"]
@@ -106,6 +107,7 @@ def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, st
         "shape": shape,
         "classes": classes,
         "prior": prior,
+        "blocks": prior if isinstance(prior, Blocks) else cut(prior),
         "decoder": decoder,
         "gallery": jnp.asarray(public),
         "embedding": _eigenface_embedding(public),
@@ -227,4 +229,4 @@ def _blank(process: Process, key: Any, batches: Callable[[int], Any], **where: A
         state, _ = process.step(key, process.init(key, batch), batch)
         return process.read(state)
 
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(once, key, batches(0))), None
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(once, key, batches(0))), None

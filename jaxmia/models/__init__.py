@@ -13,6 +13,7 @@ from jaxmia.models.graph import GCN, normalize_adjacency
 from jaxmia.models.inputs import CenteredInput, StandardizedInput
 from jaxmia.models.inversion_gan import InversionDiscriminator
 from jaxmia.models.language import LSTMLanguageModel, TransformerLanguageModel
+from jaxmia.models.vit import ViT
 
 __all__ = [
     "GCN",
@@ -35,6 +36,7 @@ __all__ = [
     "SoftmaxRegression",
     "StandardizedInput",
     "TransformerLanguageModel",
+    "ViT",
     "WGANCritic",
     "conv_general_dilated",
     "normalize_adjacency",

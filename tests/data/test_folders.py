@@ -8,6 +8,7 @@ from PIL import Image
 
 from jaxmia.data import celeba, folders, image_folder
 from jaxmia.data.decode import decode
+from jaxmia.data.folders import loose_pictures
 
 
 def picture(path, rows=24, columns=18, color=(200, 40, 90), **options):
@@ -225,3 +226,27 @@ def test_celeba_names_what_is_wrong(celebrities, tmp_path):
     lists.unlink()
     with pytest.raises(FileNotFoundError, match=r"list_eval_partition\.txt is missing"):
         celeba(celebrities, 64)
+
+
+def test_loose_pictures_are_of_one_class_and_may_be_a_seeded_few(collection, tmp_path):
+    cache = tmp_path / "cache"
+    data = loose_pictures(collection, 8, cache=cache)
+    assert data.images.shape == (6, 8, 8, 3) and data.names == ("photos",) and not data.labels.any()
+    few, same, other = (loose_pictures(collection, 8, most=3, seed=seed, cache=cache).images for seed in (0, 0, 2))
+    assert len(few) == 3 and np.array_equal(few, same) and not np.array_equal(few, other)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty has no pictures"):
+        loose_pictures(tmp_path / "empty", 8, cache=cache)
+
+
+def test_a_crop_is_cut_before_the_picture_is_resized(tmp_path):
+    pixels = np.zeros((20, 16, 3), np.uint8)
+    pixels[6:14, 4:12] = 200
+    (tmp_path / "photos" / "eva").mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / "photos" / "eva" / "1.png")
+    cut = image_folder(tmp_path / "photos", 4, crop=8, cache=tmp_path / "cache").images
+    whole = image_folder(tmp_path / "photos", 4, cache=tmp_path / "cache").images
+    assert np.all(cut == 200) and whole.min() < 50
+    assert np.array_equal(loose_pictures(tmp_path / "photos", 4, crop=8, cache=tmp_path / "cache").images, cut)
+    with pytest.raises(ValueError, match="crop: 0"):
+        image_folder(tmp_path / "photos", 4, crop=0, cache=tmp_path / "cache")

@@ -1,0 +1,228 @@
+"""The configurations of configs/paper on made-up pictures and weights: everything fits together, and small ones run."""
+
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxmia import config, zoo
+from jaxmia.audit import classifiers, image, scenes, setup
+from jaxmia.data import celeba, faces, identity_manifest
+from jaxmia.data.splits import most_frequent
+from jaxmia.models import face_networks
+from jaxmia.models.face_networks import VGG16, IRNetwork
+from jaxmia.models.pretrained import names, published, read
+from jaxmia.models.stylegan2 import StyleGAN2
+from tests.models.compiled import compiled
+
+PAPER = pathlib.Path(__file__).parent.parent.parent / "configs" / "paper"
+PEOPLE = {"zoe": 8, "adam": 10, "eva": 8, "max": 9}
+
+
+def picture(path, rng, tint, rows, columns):
+    """A colored face-like blob with noise."""
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    blob = np.exp(-(x**2 + y**2) * 3)[..., None] * tint
+    pixels = np.clip(255 * (0.2 + 0.6 * blob) + 12 * rng.normal(size=(rows, columns, 3)), 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def save(module, shape, layout, path):
+    """Random weights of a module, by their published names in PyTorch's shapes."""
+    from safetensors.numpy import save_file
+
+    variables, rng = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(shape))), np.random.default_rng(1)
+    back, tensors = {4: (3, 2, 0, 1), 3: (2, 0, 1), 2: (1, 0)}, {}
+    for name, leaf in zip(names(variables, layout), jax.tree.leaves(variables)):
+        order = range(leaf.ndim) if name.endswith("noise_const") else back.get(leaf.ndim, range(leaf.ndim))
+        tensors[name] = rng.uniform(0.05, 0.2, [leaf.shape[axis] for axis in order]).astype(np.float32)
+    save_file(tensors, path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    """One block a stage: of the published depths, which test_pretrained.py covers, all is traced and compiled for long."""
+    with pytest.MonkeyPatch.context() as patch:
+        for table in (face_networks._IR_BLOCKS, face_networks._RESNET_BLOCKS):
+            for depth in table:
+                patch.setitem(table, depth, (1, 1, 1, 1))
+        yield
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, shallow):
+    root, rng = tmp_path_factory.mktemp("paper"), np.random.default_rng(0)
+    tints, row, lists = {name: rng.uniform(size=3) for name in PEOPLE}, 0, ([], [])
+    for number, (name, photos) in enumerate(PEOPLE.items()):
+        for photo in range(photos):
+            picture(root / "data/facescrub" / name / f"{photo}.png", rng, tints[name], 40, 30)
+            picture(root / "data/celeba_hd" / name / f"{photo}.png", rng, tints[name], 40, 40)
+            row += 1
+            picture(root / f"data/celeba/img_align_celeba/{row:06}.jpg", rng, tints[name], 218, 178)
+            lists[0].append(f"{row:06}.jpg {number + 5}")
+            lists[1].append(f"{row:06}.jpg {number % 3}")
+    (root / "data/celeba/identity_CelebA.txt").write_text("\n".join(lists[0]))
+    (root / "data/celeba/list_eval_partition.txt").write_text("\n".join(lists[1]))
+    for photo in range(12):
+        for folder in ("ffhq", "ffhq128"):
+            picture(root / f"data/{folder}/0000{photo % 2}/{photo}.png", rng, rng.uniform(size=3), 128, 128)
+    (root / "weights").mkdir()
+    module = StyleGAN2(16, 3, 8, 2, 64, 8)
+    save(module, (1, 8), "nvidia", root / "weights/ffhq.safetensors")
+    save(IRNetwork(9, 50, 2), (1, 112, 112, 3), "evolve", root / "weights/ir50.safetensors")
+    save(IRNetwork(9, 152, 2), (1, 112, 112, 3), "evolve", root / "weights/ir152.safetensors")
+    save(VGG16(9, 2), (1, 64, 64, 3), "torchvision", root / "weights/vgg16_bn.safetensors")
+    for depth in (18, 50, 152):
+        module = zoo.TARGETS[f"resnet{depth}"](width=2).module(9, (32, 32, 3))
+        save(module, (1, 32, 32, 3), "torchvision", root / f"weights/resnet{depth}.safetensors")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def inside(home, monkeypatch, tmp_path_factory):
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("JAXMIA_CACHE", str(home / "cache"))
+
+    def nowhere():
+        raise OSError("no face embedding in this test")
+
+    monkeypatch.setattr(faces, "load_weights", nowhere)
+
+
+def stages(attack):
+    """As many as a generator of 16 pixels has blocks."""
+    return [f"attacks.{attack}.steps=[2, 2, 2]", f"attacks.{attack}.radii=[9.0, 9.0, 9.0]"]
+
+
+WIDTHS = ["targets.0.width=2", "targets.1.width=2", "evaluators.0.width=2", "data.size=32"]
+AT_64 = ["data.private=2", "targets.2.width=2", "prior.batch_size=2"]
+SMALL = {
+    "celeba64.yaml": [*AT_64, "networks.width=2", "attacks.2.top=3"],
+    "celeba64_black_box.yaml": AT_64,
+    "ffhq_celeba64.yaml": [*AT_64, "networks.width=2", "attacks.2.top=3"],
+    "facescrub224.yaml": ["data.private=4", *stages(2)],
+    "celeba224.yaml": ["data.private=3", *stages(1)],
+}
+TINY_STYLEGAN2 = ["resolution=16", "crop=12", "latent=8", "mapping_layers=2", "channel_base=64", "channel_max=8"]
+
+
+def load(name, *overrides):
+    small = [*SMALL[name], *WIDTHS]
+    if "224" in name:
+        small += [f"prior.{one}" for one in TINY_STYLEGAN2]
+    return config.load(PAPER / name, [*small, *overrides], setup.SCHEMA)
+
+
+def test_every_protocol_is_here():
+    assert {path.name for path in PAPER.glob("*.yaml")} == SMALL.keys()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_everything_fits_together(name):
+    """Pictures and weights are read, and every training stage is traced."""
+    scene = setup.check(load(name))
+    people = {"celeba64.yaml": ("6", "8"), "facescrub224.yaml": tuple(PEOPLE), "celeba224.yaml": ("adam", "max")}
+    assert set(people.get(name, ())) <= set(scene.names)
+    assert len(scene.split.public.labels) == (12 if "ffhq" in name or "224" in name else 16)
+    assert scene.split.train.images.shape[1:] == (32, 32, 3) and len(scene.split.validation.labels) == 0
+
+
+def test_a_small_run_from_published_weights(tmp_path):
+    wanted = load(
+        "facescrub224.yaml", "targets=[{name: resnet18, width: 2, weights: weights/resnet18.safetensors, steps: 3}]",
+        "evaluators=[{name: resnet50, width: 2, size: 40, steps: 2}]", "candidates=1",
+        "attacks=[{name: image/ppa, steps: 2, pool: 3, starts: 2, views: 2}]",
+    )  # fmt: skip
+    assert image.audit([(wanted, tmp_path)]) == {}
+    record = json.loads((tmp_path / "cells/resnet18--ppa/cell.json").read_text())
+    assert record["n"] == 4 and record["failed"] == 0
+    with np.load(tmp_path / "cells/resnet18--ppa/candidates.npz", allow_pickle=False) as arrays:
+        assert arrays["candidates"].shape == (4, 32, 32, 3)
+    assert json.loads((tmp_path / "targets.json").read_text())[0]["dataset"].startswith("folder ")
+
+
+def test_a_frozen_target_is_the_file_itself(home, tmp_path):
+    from safetensors.numpy import load_file
+
+    save(IRNetwork(2, 50, 2), (1, 32, 32, 3), "face", home / "weights/target.safetensors")
+    wanted = load(
+        "celeba64.yaml",
+        "attacks=[image/gmi]",
+        "targets=[{name: ir50, width: 2, weights: weights/target.safetensors, layout: face, frozen: true}]",
+    )
+    one = classifiers.targets(wanted, tmp_path, setup.check(wanted))[0]
+    tensors = load_file(home / "weights/target.safetensors")
+    told = dict(zip(names(one.target.params, "face"), jax.tree.leaves(one.target.params)))
+    assert told.keys() == tensors.keys()
+    for name in ("fc_layer.weight", "feature.input_layer.1.running_mean"):
+        np.testing.assert_array_equal(np.asarray(told[name]).T, tensors[name], err_msg=name)
+    with pytest.raises(ValueError, match=r"targets \(ir50\): frozen"):
+        setup.check(load("celeba64.yaml", "attacks=[image/gmi]", "targets=[{name: ir50, width: 2, frozen: true}]"))
+    with pytest.raises(ValueError, match=r"targets \(ir50\).*fc_layer.weight is \[2, 512\] and not \[3, 512\]"):
+        setup.check({**wanted, "data": {**wanted["data"], "private": 3}})
+
+
+def test_a_division_is_pinned_by_its_digest(home):
+    images = celeba("data/celeba", 32)
+    private = most_frequent(images.labels, images.names, 2)
+    assert private == ("6", "8")
+    others = [name for name in images.names if name not in private]
+    manifest = identity_manifest(
+        images.labels, images.names, dataset="celeba", private=private, public=others, validation=0.0, test=0.1
+    )
+    made = scenes.celeba(root="data/celeba", size=32, private=2, sha256=manifest.digest)
+    assert made.name == f"celeba {manifest.digest[:12]}"
+    with pytest.raises(ValueError, match="data.sha256.*another split_seed"):
+        scenes.celeba(root="data/celeba", size=32, private=2, split_seed=1, sha256=manifest.digest)
+    other = identity_manifest(
+        images.labels, images.names, dataset="celeba", private=["5"], public=["7"], validation=0.2, test=0.2
+    )
+    other.write("division.json")
+    told = scenes.celeba(root="data/celeba", size=32, manifest="division.json", sha256=other.digest)
+    assert told.names == ("5",) and len(told.split.public.labels) == 8 and len(told.split.validation.labels) == 2
+    with pytest.raises(FileNotFoundError, match="data.manifest: 'absent.json'"):
+        scenes.celeba(root="data/celeba", size=32, manifest="absent.json")
+
+
+def test_public_pictures_may_come_from_elsewhere(home):
+    made = scenes.folder(
+        root="data/facescrub", size=32, private=4, public_root="data/ffhq", public_crop=16, public_most=5
+    )
+    assert len(made.split.public.labels) == 5 and len(made.names) == 4
+    whole = scenes.folder(root="data/facescrub", size=32, private=4, public_root="data/ffhq")
+    assert len(whole.split.public.labels) == 12
+    # The middle of a blob is brighter than the whole picture.
+    assert made.split.public.images.mean() > whole.split.public.images.mean() + 20
+    with pytest.raises(ValueError, match="data.private: 4; legal is 1 to 3, some people must stay public"):
+        scenes.folder(root="data/facescrub", size=32, private=4)
+    with pytest.raises(FileNotFoundError, match="data.public_root: 'absent'"):
+        scenes.folder(root="data/facescrub", size=32, private=4, public_root="absent")
+
+
+def test_weights_that_are_not_there_are_told_before_work():
+    for change, message in (
+        ("targets.0.weights=weights/absent.safetensors", "absent.safetensors"),
+        ("prior.weights=weights/absent.safetensors", "prior.weights: 'weights/absent.safetensors'"),
+        ("prior.weights=weights/vgg16_bn.safetensors", "prior: weights in the layout 'nvidia' do not fit"),
+        ("prior.crop=17", "prior: crop: 17; legal is 1 to the resolution, 16"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            setup.check(load("facescrub224.yaml", "attacks=[image/ppa]", change))
+
+
+def test_blocks_of_the_stylegan2_are_its_image():
+    options = dict(one.split("=") for one in TINY_STYLEGAN2)
+    options = {key: int(value) for key, value in options.items()}
+    made = scenes.stylegan2(np.zeros((1, 12, 12, 3)), None, weights="weights/ffhq.safetensors", **options)
+    w = compiled(made.init)(jax.random.key(1))
+    module = StyleGAN2(16, 3, 8, 2, 64, 8)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8))))
+    variables = published(shapes, read("weights/ffhq.safetensors"), "nvidia")
+    image = compiled(lambda w: module.apply(variables, w[None], method="synthesize"))(w)[0, 2:14, 2:14]
+    assert len(made.blocks) == 3
+    np.testing.assert_allclose(compiled(made.decode)(w), jnp.clip(image, 0, 1), atol=1e-5)
