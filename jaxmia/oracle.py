@@ -127,9 +127,10 @@ def lower(oracle: Oracle, access: Access, attack: str) -> Any:
         return oracle
     if access == Access.NONE:
         return Nothing()
+    more: Any = oracle
     if access == Access.SCORES:  # from weights
-        return Scores(_opaque(lambda key, x: jax.nn.softmax(oracle.answer(key, x)), Access.SCORES))
-    return Labels(_opaque(lambda key, x: jnp.argmax(oracle.answer(key, x), -1).astype(jnp.int32), Access.LABELS))
+        return Scores(_opaque(lambda key, x: jax.nn.softmax(more.answer(key, x)), Access.SCORES))
+    return Labels(_opaque(lambda key, x: jnp.argmax(more.answer(key, x), -1).astype(jnp.int32), Access.LABELS))
 
 
 def saliency(model: Callable[[Any], Outputs], x: Any) -> Any:

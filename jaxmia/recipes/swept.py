@@ -19,8 +19,8 @@ def swept(make: Callable[[Any], Process], steps: int) -> Process:
       make: settings -> process, whose step count and shapes do not depend on them.
       steps: the budget, the same for all.
 
-    >>> import jax, numpy as np
-    >>> from jaxmia import info, solve
+    >>> import jax, jax.numpy as jnp, numpy as np
+    >>> from jaxmia import Process, info, solve
     >>> def halving(rate):
     ...     step = lambda key, x, case: (x - rate * (x - case), info(0.0))
     ...     return Process(lambda key, case: jnp.zeros(()), step, lambda x: x)

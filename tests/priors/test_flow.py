@@ -62,7 +62,7 @@ def test_it_fits_a_distribution_that_no_diagonal_gaussian_is():
         return (optax.apply_updates(parameters, updates), state), value
 
     (parameters, _), values = jax.lax.scan(step, (parameters, optimizer.init(parameters)), jax.random.split(KEY, 1500))
-    assert float(values[:50].mean()) > 5 and 0 <= float(values[-300:].mean()) < 0.2
+    assert float(values[0]) > 5 and 0 <= float(values[-300:].mean()) < 0.2
 
 
 def test_refuses():

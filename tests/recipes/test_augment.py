@@ -18,13 +18,13 @@ def views(image, **options):
 
 
 def test_without_options_a_view_is_the_image():
-    np.testing.assert_allclose(views(IMAGE), np.broadcast_to(IMAGE, (200, *IMAGE.shape)), atol=1e-5)
+    np.testing.assert_allclose(views(IMAGE), np.broadcast_to(IMAGE, (200, *IMAGE.shape)), atol=3e-4)
 
 
 def test_a_mirror_image_is_one_and_half_of_the_views_are():
-    np.testing.assert_allclose(views(IMAGE, flip=1.0)[0], IMAGE[:, ::-1], atol=1e-5)
-    mirrored = [np.allclose(v, IMAGE[:, ::-1], atol=1e-4) for v in views(IMAGE, flip=0.5)]
-    plain = [np.allclose(v, IMAGE, atol=1e-4) for v in views(IMAGE, flip=0.5)]
+    np.testing.assert_allclose(views(IMAGE, flip=1.0)[0], IMAGE[:, ::-1], atol=3e-4)
+    mirrored = [np.allclose(v, IMAGE[:, ::-1], atol=3e-4) for v in views(IMAGE, flip=0.5)]
+    plain = [np.allclose(v, IMAGE, atol=3e-4) for v in views(IMAGE, flip=0.5)]
     assert sum(mirrored) + sum(plain) == 200 and 70 <= sum(mirrored) <= 130  # 4.2 standard deviations
 
 

@@ -108,6 +108,6 @@ def align_mi(
 
             return run
 
-        return inner._replace(init=lanes(inner.init), step=lanes(inner.step))
+        return inner._replace(init=lanes(inner.init), step=lanes(inner.step), read=lanes(inner.read))
 
     return Attack(solve, base(view).train)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmia.core import Attack, Card, Prior, Process, Scalar, info
-from jaxmia.oracle import Access, Oracle, lower
+from jaxmia.oracle import Access, Labels, Oracle, lower
 
 __all__ = ["CARD", "brep_mi"]
 
@@ -78,7 +78,7 @@ def brep_mi(
       ThreatModelError: without label access.
       ValueError: for points below 1, or a budget below one step.
     """
-    oracle = lower(oracle, CARD.access, "image/brep_mi")
+    view: Labels = lower(oracle, CARD.access, "image/brep_mi")
     each = points + 1
     if points < 1:
         raise ValueError(f"points: {points}; legal is 1 or more")
@@ -87,7 +87,7 @@ def brep_mi(
 
     def says(key: Any, zs: Any, label: Any) -> Any:
         keys = jax.random.split(key, zs.shape[0])
-        return jax.vmap(lambda k, z: oracle.answer(k, prior.decode(z)))(keys, zs) == label
+        return jax.vmap(lambda k, z: view.answer(k, prior.decode(z)))(keys, zs) == label
 
     def init(key: Any, label: Any) -> State:
         del label

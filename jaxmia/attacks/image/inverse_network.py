@@ -14,7 +14,7 @@ from typing import Any
 import optax
 
 from jaxmia.core import Attack, Card, Process, Scalar
-from jaxmia.oracle import Access, Oracle, lower
+from jaxmia.oracle import Access, Oracle, Scores, lower
 from jaxmia.recipes import regress, score
 
 __all__ = ["CARD", "inverse_network"]
@@ -52,13 +52,13 @@ def inverse_network(
     Raises:
       ThreatModelError: without score access.
     """
-    oracle = lower(oracle, CARD.access, "image/inverse_network")
+    view: Scores = lower(oracle, CARD.access, "image/inverse_network")
     falling = optax.exponential_decay(1.0, max(steps // 5, 1), 0.5, staircase=True)
 
     def train(fitted: Any) -> Process:
         del fitted
         optimizer = optax.amsgrad(lambda count: rate * falling(count), eps=epsilon)
-        return regress(decoder, oracle.answer, optimizer, steps=steps)
+        return regress(decoder, view.answer, optimizer, steps=steps)
 
     def solve(fitted: Any) -> Process:
         (variables,) = fitted

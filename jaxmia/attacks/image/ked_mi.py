@@ -165,9 +165,8 @@ def ked_mi(
 
             (value, identity), gradient = jax.value_and_grad(loss, has_aux=True)(state.posterior)
             updates, opt = adam.update(gradient, state.optimizer)
-            return State(optax.apply_updates(state.posterior, updates), opt, state.noise), info(
-                value, identity=identity
-            )
+            moved: Any = optax.apply_updates(state.posterior, updates)
+            return State(moved, opt, state.noise), info(value, identity=identity)
 
         return Process(init, step, lambda state: decode(state.posterior, state.noise), steps)
 

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from jaxmia.core import WORST, Attack, Card, Process, Scalar, info
 from jaxmia.objectives import one_minus_confidence
-from jaxmia.oracle import Access, Oracle, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower
 
 __all__ = ["CARD", "mi_face"]
 
@@ -73,7 +73,7 @@ def mi_face(
       ThreatModelError: without white-box access.
       ValueError: if alpha or beta is below 1.
     """
-    oracle = lower(oracle, CARD.access, "image/mi_face")
+    view: Weights = lower(oracle, CARD.access, "image/mi_face")
     for name, value in (("alpha", alpha), ("beta", beta)):
         if value < 1:
             raise ValueError(f"{name}: {value}; legal is 1 or more")
@@ -86,7 +86,7 @@ def mi_face(
 
     def step(key: Any, state: State, label: Any) -> tuple[State, Any]:
         def cost_of(image: Any) -> Any:
-            return one_minus_confidence(oracle.answer(key, image), label)
+            return one_minus_confidence(view.answer(key, image), label)
 
         cost, gradient = jax.value_and_grad(cost_of)(state.image)
         better = cost < state.cost

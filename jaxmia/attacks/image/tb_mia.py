@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxmia.core import Attack, Card, Scalar
-from jaxmia.oracle import Access, Oracle, lower
+from jaxmia.oracle import Access, Oracle, Scores, lower
 from jaxmia.recipes import regress, score
 
 __all__ = ["CARD", "tb_mia", "truncate"]
@@ -79,14 +79,14 @@ def tb_mia(
       ThreatModelError: without score access.
       ValueError: for an unknown transform or keep below 1.
     """
-    oracle = lower(oracle, CARD.access, "image/tb_mia")
+    view: Scores = lower(oracle, CARD.access, "image/tb_mia")
     if transform not in ("centered", "log", "none"):
         raise ValueError(f"transform: {transform!r}; legal is centered, log or none")
     if keep is not None and keep < 1:
         raise ValueError(f"keep: {keep}; legal is 1 or more, or None for all")
 
     def observe(key: Any, image: Any) -> Any:
-        return truncate(oracle.answer(key, image), keep, transform)
+        return truncate(view.answer(key, image), keep, transform)
 
     def train(fitted: Any) -> Any:
         del fitted

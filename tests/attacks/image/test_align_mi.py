@@ -46,7 +46,7 @@ def test_the_step_is_the_mean_gradient_at_the_neighbors_and_the_loss_that_of_the
         noise = np.asarray(jax.random.normal(jax.random.fold_in(KEY, k), SHAPE))
         near = (x + 0.3 * (x.max() - x.min()) * noise).reshape(-1)
         gradients.append((MATRIX @ (softmax(near @ MATRIX) - np.eye(CLASSES)[1])).reshape(SHAPE))
-    np.testing.assert_allclose(x - np.asarray(after.latent), np.mean(gradients, 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(after.latent, np.clip(x - np.mean(gradients, 0), -10, 10), rtol=1e-4, atol=1e-5)
     assert np.abs(np.std(gradients, 0)).max() > 0.05  # the neighbors do differ
     np.testing.assert_allclose(told.loss, -np.log(softmax(x.reshape(-1) @ MATRIX)[1]), rtol=1e-4)
 
@@ -83,31 +83,31 @@ def test_the_generator_runs_once_per_step_however_many_neighbors():
 
 
 def test_averaging_finds_the_way_where_the_gradient_is_noise():
-    """Logits with a ripple that is small and steep: the gradient at a point says nothing, the mean around it does."""
-    side = jnp.zeros((CLASSES, 16)).at[jnp.arange(CLASSES), jnp.arange(CLASSES)].set(1.0)
+    """Logits with a ripple that is small and steep: the mean of the gradients around a point knows the slope below it."""
 
     def rippled(params, x):
         x = x.reshape(-1, 16)
-        ripple = jnp.sin(150.0 * x) @ (0.4 * params.T)
-        return x @ (4.0 * params.T) + ripple
+        return x @ (4.0 * params) + jnp.sin(150.0 * x) @ (0.05 * params)
 
-    view = from_function(rippled, side, classes=CLASSES).view(Access.WEIGHTS)
-    box = pixels(SHAPE, start="uniform")
-    base = functools.partial(gmi, prior=box, steps=200, rate=0.002, restarts=1, momentum=0.0)
-    cases = np.repeat(np.arange(CLASSES, dtype=np.int32), 8)
+    view = from_function(rippled, jnp.asarray(MATRIX), classes=CLASSES).view(Access.WEIGHTS)
+    base = functools.partial(plain, prior=pixels(SHAPE, start="uniform"), rate=1e-4)
+    keys = jax.random.split(KEY, 20)
 
-    def gap(attack):
-        """Mean over cases of the wanted pixel less the largest of the other two."""
-        found = solve(attack.solve(()), KEY, cases, plan=ONE).output.reshape(-1, 16)[:, :CLASSES]
-        own = found[np.arange(len(cases)), cases]
-        others = np.where(np.arange(CLASSES) == cases[:, None], -np.inf, found).max(1)
-        return (own - others).mean()
+    def likeness(attack):
+        """Of a step to one down the logits without their ripple, mean cosine over starts."""
+        process = attack.solve(())
+        states = jax.vmap(process.init, (0, None))(keys, LABEL)
+        after, _ = jax.vmap(process.step, (0, 0, None))(keys, states, LABEL)
+        taken = np.asarray(after.latent - states.latent).reshape(20, 16)
+        x = np.asarray(states.latent).reshape(20, 16)
+        wanted = np.asarray(jax.vmap(jax.grad(lambda x: -cross_entropy(x @ (4.0 * MATRIX), LABEL)))(jnp.asarray(x)))
+        lengths = np.linalg.norm(taken, axis=1) * np.linalg.norm(wanted, axis=1)
+        return float(np.mean(np.sum(taken * wanted, 1) / lengths))
 
     aligned = align_mi(view, base, neighbors=30, average="perturbation", spread=0.05)
-    assert gap(aligned) >= gap(base(view)) + 0.3
+    assert likeness(base(view)) < 0.7 < 0.9 < likeness(aligned)
 
 
-@pytest.mark.parametrize("wrong", [{"neighbors": 0}, {"average": "median"}])
-def test_refuses(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        align_mi(TARGET.view(Access.WEIGHTS), plain, **wrong)
+def test_refuses():
+    with pytest.raises(ValueError, match="neighbors"):
+        align_mi(TARGET.view(Access.WEIGHTS), plain, neighbors=0)

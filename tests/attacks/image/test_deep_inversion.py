@@ -32,10 +32,17 @@ class Network(nn.Module):
 
 
 def variables():
-    drawn = Network().init(KEY, jnp.asarray(BATCH))
-    leaves, tree = jax.tree.flatten(drawn["batch_stats"])
-    moved = [leaf + jnp.asarray(RNG.uniform(0.1, 0.5, leaf.shape), jnp.float32) for leaf in leaves]
-    return {**drawn, "batch_stats": jax.tree.unflatten(tree, moved)}
+    """Random weights, and the statistics of pale images, which batches can have."""
+    drawn, pale = Network().init(KEY, jnp.asarray(BATCH)), jnp.asarray(RNG.uniform(0.6, 0.9, (64, *SHAPE)), jnp.float32)
+    for path in (("z",), ("Inner_0", "a")):
+        view = from_linen(Network(), drawn, classes=CLASSES).view(Access.WEIGHTS)
+        features = jax.vmap(lambda x, view=view: view.apply(view.params, x).features)(pale)
+        seen = next(value for name, value in features.items() if name.endswith("/".join(path)))
+        rows, known = seen.reshape(-1, seen.shape[-1]), drawn["batch_stats"]
+        for part in path:
+            known = known[part]
+        known |= {"mean": rows.mean(0), "var": rows.var(0)}
+    return drawn
 
 
 VARIABLES = variables()

@@ -38,7 +38,7 @@ class Judge(nn.Module):
 
 
 def attack(generator=Flat(), **options):
-    return ked_mi(TARGET.view(Access.WEIGHTS), SAME, generator, Judge(), **{"dimensions": 6, **options})
+    return ked_mi(TARGET.view(Access.WEIGHTS), jnp.asarray(SAME), generator, Judge(), **{"dimensions": 6, **options})
 
 
 def softplus(s):

@@ -21,7 +21,7 @@ SMALL = {"dimensions": 4, "gan_batch": 32, "gan_steps": 300, "critic_steps": 1, 
 
 def attack(**options):
     generator, critic = ConditionalGenerator(CLASSES, SHAPE), ProjectionDiscriminator(CLASSES)
-    return plg_mi(TARGET.view(Access.WEIGHTS), GALLERY, CLASSES, generator, critic, **{**SMALL, **options})
+    return plg_mi(TARGET.view(Access.WEIGHTS), jnp.asarray(GALLERY), CLASSES, generator, critic, **{**SMALL, **options})
 
 
 def softmax(logits):

@@ -64,7 +64,6 @@ def test_one_step_against_numpy():
     )
 
 
-@pytest.mark.parametrize("wrong", [{"posterior": "mixture"}, {"draws": 0}])
-def test_refuses(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        vmi(view(jnp.asarray(WANTED), likelihood), PRIOR, **wrong)
+def test_refuses():
+    with pytest.raises(ValueError, match="draws"):
+        vmi(view(jnp.asarray(WANTED), likelihood), PRIOR, draws=0)
