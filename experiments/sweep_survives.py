@@ -12,7 +12,7 @@ compared with the same sweep undisturbed and in one process:
 - every cell is there once, and candidates and measurements are those of the undisturbed sweep.
 
 Controls: the comparison must tell another seed's cells apart, and the kills must have hit what was at work (files left
-half-written, tasks that Ray says it retries). Writes results/sweep_survives.json.
+half-written, tasks that Ray says it retries). Writes results/sweep_survives_killed.json and sweep_survives_ray.json.
 """
 
 import argparse
@@ -181,7 +181,7 @@ def on_ray(folder: pathlib.Path, kills: int, seed: int) -> dict[str, Any]:
         "seconds_in_process": round(whole, 1),
         "cells": len(list(out.glob("*/done.json"))),
         "kills": hits,
-        "tasks_retried": len(re.findall(r"Task _work failed.*will be retried", words)),
+        "tasks_retried": len(re.findall(r"Task _(?:work|train) failed.*will be retried", words)),
         "against_in_process": compare(out, alone),
         "against_another_seed": compare_seeds(out),
     }
@@ -189,16 +189,16 @@ def on_ray(folder: pathlib.Path, kills: int, seed: int) -> dict[str, Any]:
 
 def busy(driver: subprocess.Popen, moments: np.random.Generator) -> psutil.Process:
     """One of the workers below `driver` that are at a task; between two tasks there may be none for a moment."""
-    for _ in range(200):
+    while driver.poll() is None:
         found = []
         for process in psutil.Process(driver.pid).children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                if (process.cmdline() or [""])[0].startswith("ray::_work"):
+                if (process.cmdline() or [""])[0].startswith(("ray::_work", "ray::_train")):
                     found.append(process)
         if found:
             return found[int(moments.integers(len(found)))]
         time.sleep(0.02)
-    raise RuntimeError("no worker was at work")
+    raise RuntimeError("the sweep ended before a worker could be killed")
 
 
 def compare_seeds(out: pathlib.Path) -> dict[str, float]:
@@ -214,16 +214,16 @@ def compare_seeds(out: pathlib.Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="kill -9 of a sweep and of Ray's workers.")
     parser.add_argument("--kills", type=int, default=10, help="of the command")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results")
     options = parser.parse_args()
-    began = time.perf_counter()
-    report = record.header(__file__, 1)
-    with tempfile.TemporaryDirectory() as folder:
-        report["killed"] = killed(pathlib.Path(folder), options.kills, 0)
-        print(report["killed"], flush=True)
-        report["ray"] = on_ray(pathlib.Path(folder), 2, 1)
-        print(report["ray"], flush=True)
-    record.write(report, began, options.output, "sweep_survives")
+    for part in options.parts:
+        began, report = time.perf_counter(), record.header(__file__, 1)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            where = pathlib.Path(folder)
+            report[part] = killed(where, options.kills, 0) if part == "killed" else on_ray(where, 2, 1)
+        print(report[part], flush=True)
+        record.write(report, began, options.output, f"sweep_survives_{part}")
 
 
 if __name__ == "__main__":

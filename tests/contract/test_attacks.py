@@ -18,6 +18,7 @@ from tests.contract.trial import FOUR, KEY, ONE, SHORT, Trial
 SKELETONS = "tests.contract.skeletons.attacks"
 METHODS = [attacks.get(name) for name in attacks.names()]
 METHODS += [discovery.get(SKELETONS, name) for name in discovery.names(SKELETONS)]
+EAGER = 200  # operations of a step that is also taken one by one, which is slow where they are many
 MARGIN = 0.2  # by which the whole interval of the success must be above chance
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 
@@ -68,12 +69,12 @@ def test_eager_jit_and_vmap_agree(trial):
     def one(state, case):
         return process.step(KEY, state, case) if process.steps else process.read(process.init(KEY, case))
 
-    with jax.disable_jit():
-        eager = one(state, case)
     jitted = jax.jit(one)(state, case)
+    if str(jax.make_jaxpr(one)(state, case)).count(" = ") <= EAGER:
+        with jax.disable_jit():
+            close(one(state, case), jitted, 1e-4)
     two = jax.tree.map(lambda a: jnp.stack([a, a]), (state, case))
     vmapped = jax.jit(jax.vmap(one))(*two)
-    close(eager, jitted, 1e-4)
     close(jitted, jax.tree.map(lambda a: a[1], vmapped), 1e-4)
 
 

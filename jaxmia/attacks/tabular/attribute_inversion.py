@@ -31,7 +31,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Real
 
 from jaxmia.core import Attack, Card
-from jaxmia.oracle import Access, Labels, Scores, Weights, lower
+from jaxmia.oracle import Access, Labels, Oracle, Scores, lower
 from jaxmia.recipes import score
 
 __all__ = ["CARD", "Inference", "attribute_inversion"]
@@ -62,7 +62,7 @@ class Inference(NamedTuple):
 
 
 def attribute_inversion(
-    oracle: Labels | Scores | Weights,
+    oracle: Oracle,
     columns: Sequence[int],
     sensitive: int,
     marginals: Real[np.ndarray, "..."],
@@ -98,7 +98,7 @@ def attribute_inversion(
         the enumeration exceeds.
     """
     access = Access.SCORES if weighting == "confidence" else Access.LABELS
-    oracle = lower(oracle, access, "tabular/attribute_inversion")
+    view: Labels | Scores = lower(oracle, access, "tabular/attribute_inversion")
     if weighting not in ("confusion", "none", "confidence"):
         raise ValueError(f"weighting: {weighting!r}; legal is confusion, none or confidence")
     if encoding not in ("one_hot", "codes"):
@@ -134,7 +134,7 @@ def attribute_inversion(
         record, label = case["record"], case["label"]
         completed = jnp.tile(record, (queries, 1)).at[:, places].set(values)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(queries))
-        answers = jax.vmap(oracle.answer)(keys, jax.vmap(lambda codes: _encode(codes, sizes, encoding))(completed))
+        answers = jax.vmap(view.answer)(keys, jax.vmap(lambda codes: _encode(codes, sizes, encoding))(completed))
         fit = jax.vmap(likelihood, in_axes=(0, None))(answers, label)
         # Equal fits must leave the prior to the last bit: else rounding, which differs by label, ranks the records.
         largest = jnp.max(fit)
