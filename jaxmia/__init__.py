@@ -14,14 +14,10 @@ if TYPE_CHECKING:
         Labels,
         Outputs,
         Scores,
-        Target,
         ThreatModelError,
         Weights,
-        from_callable,
-        from_function,
-        from_linen,
-        from_nnx,
     )
+    from jaxmia.target import Target, from_callable, from_function, from_linen, from_nnx
 
 __version__ = "0.1.0"
 
@@ -55,10 +51,12 @@ __all__ = [
 
 _CORE = ("Attack", "Card", "Defense", "Info", "Prior", "Process", "Scenario", "info")
 _ENGINE = ("Plan", "Result", "Status", "fit", "run", "solve")
+_ORACLE = ("Access", "Labels", "Outputs", "Scores", "ThreatModelError", "Weights")
 
 
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'jaxmia' has no attribute {name!r}")
-    home = "core" if name in _CORE else "engine" if name in _ENGINE else "oracle"
+    homes = {"core": _CORE, "engine": _ENGINE, "oracle": _ORACLE}
+    home = next((home for home, names in homes.items() if name in names), "target")
     return getattr(importlib.import_module(f"jaxmia.{home}"), name)

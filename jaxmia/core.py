@@ -186,7 +186,7 @@ class Scenario(NamedTuple):
     """One experiment's setting, built outside the attack.
 
     Attributes:
-      target: an `oracle.Target`; an attack gets one lowered view of it, never the object.
+      target: a `target.Target`; an attack gets one lowered view of it, never the object.
       cases: pytree with a leading case axis: what the adversary observes (labels, scores, partial records).
       truth: what is to be recovered; it goes to metrics and nowhere else.
       public: `step -> minibatch` of auxiliary data for training stages; None without.

@@ -31,7 +31,7 @@ from jaxmia.parallel import (
     ran_out_of_memory,
     uncommitted,
 )
-from jaxmia.plan import Plan, check_plan
+from jaxmia.plan import Plan, check_plan, even_chunk, smaller_chunk
 from jaxmia.progress import Progress
 from jaxmia.slots import Programs, Slots, Status, build
 
@@ -95,18 +95,18 @@ def solve(
     folder = checkpoint.private_folder(folder) if folder is not None else None
     own, key, work, room = own_rows(n), uncommitted(key), None, free_memory(devices)
     each, most = max(1, -(-len(own) // len(devices))), 256 if devices[0].platform == "cpu" else 1024
-    chunk = plan.chunk or _even(each, most, plan)
+    chunk = plan.chunk or even_chunk(each, most, plan)
     with Progress(title, len(own) * max(steps, 1), "steps") as bar:
         while True:
-            less = _legal(chunk // 2, plan)
+            less = smaller_chunk(chunk, plan)
             try:
                 programs = build(process, key, cases, ids, steps, devices, chunk, plan)
                 if plan.chunk is None and room is not None and programs.memory > 0.8 * room and less:
                     chunk = less
                     continue
-                lean = most < 1024 and chunk == _even(each, most, plan) < each and programs.memory < LEAN * chunk
+                lean = most < 1024 and chunk == even_chunk(each, most, plan) < each and programs.memory < LEAN * chunk
                 if plan.chunk is None and lean:
-                    most, chunk = 1024, _even(each, 1024, plan)
+                    most, chunk = 1024, even_chunk(each, 1024, plan)
                     continue
                 if work is None:
                     rows = Result(*jax.tree.map(lambda x: np.zeros((n, *x.shape[1:]), x.dtype), programs.read.shapes))
@@ -134,18 +134,6 @@ class _Work(NamedTuple):
     folder: pathlib.Path | None
     rows: Result  # filled in place
     finished: Bool[np.ndarray, " n"]  # likewise; true as well for rows that other processes work on
-
-
-def _even(each: int, most: int, plan: Plan) -> int:
-    """The chunk for as few rounds as possible, all full."""
-    chunk = -(-each // -(-each // most))
-    return plan.microbatch * max(2, -(-chunk // plan.microbatch)) if plan.microbatch else chunk
-
-
-def _legal(most: int, plan: Plan) -> int:
-    """The largest legal chunk of at most so many cases; 0 if there is none."""
-    chunk = most - most % (plan.microbatch or 1)
-    return 0 if chunk == plan.microbatch else chunk
 
 
 def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-__all__ = ["Plan", "check_plan"]
+__all__ = ["Plan", "check_plan", "even_chunk", "smaller_chunk"]
 
 
 class Plan(NamedTuple):
@@ -56,3 +56,19 @@ def check_plan(plan: Plan) -> None:
     ):
         if value not in legal:
             raise ValueError(f"{name}: {value!r}; legal is one of {', '.join(legal)}")
+
+
+def even_chunk(cases: int, most: int, plan: Plan) -> int:
+    """The chunk of at most `most` for as few rounds of a device's cases as possible, all full.
+
+    >>> even_chunk(600, 256, Plan())
+    200
+    """
+    chunk = -(-cases // -(-cases // most))
+    return plan.microbatch * max(2, -(-chunk // plan.microbatch)) if plan.microbatch else chunk
+
+
+def smaller_chunk(chunk: int, plan: Plan) -> int:
+    """The largest legal chunk of at most half as many cases; 0 if there is none."""
+    half = chunk // 2 - chunk // 2 % (plan.microbatch or 1)
+    return 0 if half == plan.microbatch else half

@@ -27,7 +27,8 @@ from jaxmia.core import Attack, Process, Scenario, info
 from jaxmia.data.fetch import read_member
 from jaxmia.engine import Plan, fit, run, solve
 from jaxmia.metrics.estimate import bootstrap
-from jaxmia.oracle import Access, ThreatModelError, from_linen
+from jaxmia.oracle import Access, ThreatModelError
+from jaxmia.target import from_linen
 from tests.tiny import write_config, write_people
 
 KEY = jax.random.key(0)

@@ -6,13 +6,13 @@
 Networks: DCGenerator and WGANCritic of 64 x 64 x 3 with a VGG target of 1,000 classes (weights random, since only speed is
 asked); MI-Face descends on the pixels of the same target. Measured are
 
-- `smoke`: every attack of the registry against the targets of its contract tests, on this device: the share of cases
-  recovered from the leaking target and from the control of shuffled labels;
 - `peak`: the best of a few square matrix products, per precision; shares of peak refer to it, not to a data sheet;
 - `cases`: growing numbers of cases in one program until memory or time ends, with the bytes that the compiler foresees;
 - `loop`: a block of steps in one scan against a Python loop over one jitted step;
 - `precision`: float32, TF32 and bfloat16 (elsewhere than on a GPU TF32 is float32);
-- `torch`: the same networks in PyTorch, eager and compiled, on the same device, where PyTorch (extra [bench]) finds it.
+- `torch`: the same networks in PyTorch, eager and compiled, on the same device, where PyTorch (extra [bench]) finds it;
+- `smoke`, in what time is left (`--seconds` grants more): the attacks of the registry against the targets of their contract
+  tests, on this device: the share of cases recovered from the leaking target and from the control of shuffled labels.
 
 Seconds of a step are the difference of a run of 2k steps and one of k, over k, so that compiling and reading out drop out.
 FLOPs are those the compiler counts for one step of one case (`cost_analysis`). Sections that no time is left for say so.
@@ -164,7 +164,7 @@ def smoke(clock: Clock) -> dict[str, Any]:
 
     found = {}
     for name in attacks.names():
-        if clock.left() < 60:
+        if clock.left() < 20:
             found[name] = "no time left"
             continue
         trial = Trial(attacks.get(name))
@@ -284,7 +284,6 @@ def main() -> None:
                 found[name] = {"case_steps_per_second": round(rate, 1), "share_of_peak": share}
         return found
 
-    section(report, "smoke", clock, 60, lambda: smoke(clock))
     section(report, "peak", clock, 0, peaks)
     for name, process in processes(width=width).items():
         work = flops(process)
@@ -295,6 +294,7 @@ def main() -> None:
     for precision in PRECISIONS:
         section(report, f"precision, {precision}, {cases} cases", clock, 30, functools.partial(rates, precision))
     section(report, f"torch, gmi_64, {cases} cases", clock, 30, lambda: torch_rates(width, cases, seconds))
+    section(report, "smoke", clock, 30, lambda: smoke(clock))
     record.write(report, began, options.output, "gpu_small" if small else "gpu")
 
 

@@ -18,8 +18,9 @@ from jaxmia.audit.scenes import Scene
 from jaxmia.core import Scenario
 from jaxmia.data import to_float
 from jaxmia.engine import Result, Status, run, solve
-from jaxmia.oracle import Access, Target
+from jaxmia.oracle import Access
 from jaxmia.recipes import swept
+from jaxmia.target import Target
 
 __all__ = ["Stage", "attack", "finish"]
 

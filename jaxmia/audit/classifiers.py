@@ -19,8 +19,9 @@ from jaxmia.data import faces, minibatches, to_float
 from jaxmia.defenses.dp_sgd import epsilon, poisson_batches
 from jaxmia.engine import fit as train_on
 from jaxmia.metrics.estimate import bootstrap
-from jaxmia.oracle import Outputs, Target, digest, from_linen, sown_features
+from jaxmia.oracle import Outputs, sown_features
 from jaxmia.plan import Plan
+from jaxmia.target import Target, digest, from_linen
 from jaxmia.train import predict, supervised
 
 __all__ = [

@@ -11,7 +11,7 @@ from jaxmia import metrics
 from jaxmia.data import to_float
 from jaxmia.metrics.estimate import Estimate, block_jackknife, bootstrap
 from jaxmia.models.face_embedding import embed
-from jaxmia.oracle import digest
+from jaxmia.target import digest
 
 __all__ = ["Judge", "classifier_judge", "embedding_judge", "judge_candidates"]
 

@@ -17,10 +17,10 @@ from jaxmia.audit.classifiers import keywords, listed
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
 from jaxmia.core import Attack, Process, Scalar
 from jaxmia.data import minibatches, to_float
-from jaxmia.oracle import Target, from_linen
 from jaxmia.plan import Plan, check_plan
 from jaxmia.priors import Blocks, cut
 from jaxmia.sections import check_numbers, within
+from jaxmia.target import Target, from_linen
 
 __all__ = ["SCHEMA", "assemble", "check", "family", "inputs", "plan", "public_batches", "shown"]
 
@@ -127,12 +127,20 @@ def _eigenface_embedding(public: Any, components: int = 50) -> Callable[[Any], F
 
     No evaluator's, and it knows no private person.
     """
-    some = public[np.random.default_rng(0).permutation(len(public))[:1000]].reshape(-1, public[0].size)
-    center = some.mean(0)
-    _, sizes, axes = np.linalg.svd(some - center, full_matrices=False)
-    few = min(components, len(some) - 1, len(axes))
-    scaled = jnp.asarray(axes[:few] * np.sqrt(len(some)) / (sizes[:few, None] + 1e-6))
-    return lambda image: scaled @ (image.reshape(-1) - center)
+
+    @functools.cache
+    def components_of_some() -> tuple[np.ndarray, np.ndarray]:  # not before an attack asks
+        some = public[np.random.default_rng(0).permutation(len(public))[:1000]].reshape(-1, public[0].size)
+        center = some.mean(0)
+        _, sizes, axes = np.linalg.svd(some - center, full_matrices=False)
+        few = min(components, len(some) - 1, len(axes))
+        return axes[:few] * np.sqrt(len(some)) / (sizes[:few, None] + 1e-6), center
+
+    def embed(image: Any) -> Float[Array, " d"]:
+        scaled, center = components_of_some()
+        return jnp.asarray(scaled) @ (image.reshape(-1) - center)
+
+    return embed
 
 
 def assemble(section: dict[str, Any], config: dict[str, Any], target: Target, supplied: dict[str, Any]) -> Attack:

@@ -12,39 +12,23 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
-from jaxmia import attacks, models
+from jaxmia import attacks
 from jaxmia.audit import folder as files
 from jaxmia.audit.classifiers import keywords, listed, named
-from jaxmia.audit.surveys import SURVEYS, Split, Survey, imputations, one_hot, split
+from jaxmia.audit.record_classifiers import TARGETS, Trained, answers, target
+from jaxmia.audit.surveys import SURVEYS, Split, Survey, imputations, split
 from jaxmia.core import Attack, Scenario
-from jaxmia.data import minibatches
-from jaxmia.engine import Plan, Status, fit, run
+from jaxmia.engine import Plan, Status, run
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.metrics.ranking import auc_difference, auc_interval
-from jaxmia.oracle import Access, Target, from_callable, from_linen
+from jaxmia.oracle import Access
 from jaxmia.sections import check_numbers, within
-from jaxmia.train import supervised
+from jaxmia.target import Target, from_callable
 
 __all__ = ["SCHEMA", "audit", "check", "evaluate", "family", "train"]
 
 
-def mlp(*, width: int = 256, steps: int = 2000, rate: float = 1e-2) -> tuple[Any, int, float]:
-    """One sigmoid layer, trained until it fits its records."""
-    return (lambda classes: models.MLP(classes, width=width)), steps, rate
-
-
-def softmax_regression(*, steps: int = 500, rate: float = 1e-2) -> tuple[Any, int, float]:
-    """Multinomial regression, which hardly memorizes."""
-    return models.SoftmaxRegression, steps, rate
-
-
-def decision_tree() -> None:
-    """A full-grown tree of scikit-learn, on the host: scores and labels only."""
-
-
-TARGETS: dict[str, Any] = {"mlp": mlp, "softmax_regression": softmax_regression, "decision_tree": decision_tree}
 SCHEMA: dict[str, Any] = {
     "modality": (Literal["tabular"], "tabular"),
     "data": SURVEYS,
@@ -64,15 +48,6 @@ class Stage(NamedTuple):
     survey: Survey
     parts: Split
     without: dict[str, np.ndarray]  # imputations for training, then held-out records
-
-
-class Trained(NamedTuple):
-    """A target, how it reads records, and whether it is a control."""
-
-    name: str
-    target: Target
-    encoding: str
-    control: bool
 
 
 def check(config: dict[str, Any]) -> Survey:
@@ -109,69 +84,12 @@ def train(config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathli
     jobs += [(f"{name}-shuffled", section, True) for name, section, _ in jobs if name in config["controls"]]
     out, records = [], []
     for name, section, control in jobs:
-        one, record = _target(config, training or runs[0] / "training", survey, parts, name, section, control)
+        one, record = target(config, training or runs[0] / "training", survey, parts, name, section, control)
         out.append(one)
         records.append(record)
     for folder in runs:
         files.write_json(folder / "targets.json", records)
     return out
-
-
-def _target(
-    config: dict[str, Any],
-    training: pathlib.Path,
-    survey: Survey,
-    parts: Split,
-    name: str,
-    section: Any,
-    control: bool,
-) -> tuple[Trained, dict[str, Any]]:
-    seed, codes, labels = config["seed"], survey.codes[parts.training], survey.labels[parts.training]
-    if control:
-        labels = np.random.default_rng((seed, 2)).permutation(labels)
-    started = time.monotonic()
-    if section["name"] == "decision_tree":
-        from sklearn.tree import DecisionTreeClassifier
-
-        tree = DecisionTreeClassifier(random_state=seed).fit(codes, labels)
-
-        def predict(x: np.ndarray) -> np.ndarray:
-            scores = np.zeros((len(x), survey.classes), np.float32)
-            scores[:, tree.classes_] = tree.predict_proba(x)
-            return scores
-
-        target, encoding, granted, parameters = from_callable(predict, classes=survey.classes), "codes", "SCORES", None
-    else:
-        make, steps, rate = TARGETS[section["name"]](**keywords(section))
-        module = make(survey.classes)
-        arrays = {"x": one_hot(codes, survey.columns), "y": labels.astype(np.int32)}
-        variables, _ = fit(
-            supervised(module, optax.adam(rate), steps=steps), jax.random.key(seed),
-            minibatches(arrays, min(128, len(codes)), seed), folder=training / name, title=f"train {name}",
-        )  # fmt: skip
-        target, encoding, granted = from_linen(module, variables, classes=survey.classes), "one_hot", "WEIGHTS"
-        parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    one = Trained(name, target, encoding, control)
-    right = _answers(one, survey, parts.held_out) == survey.labels[parts.held_out]
-    record = {
-        "name": name,
-        "dataset": survey.name,
-        "architecture": section["name"],
-        "test_accuracy": {**bootstrap(right.astype(float))._asdict(), "unit": "share"},
-        "defense": "",
-        "granted": granted,
-        "parameters": parameters,
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    return one, record
-
-
-def _answers(one: Trained, survey: Survey, rows: np.ndarray) -> np.ndarray:
-    """The target's label of complete records."""
-    codes = survey.codes[rows]
-    x = one_hot(codes, survey.columns) if one.encoding == "one_hot" else codes.astype(np.float32)
-    view = one.target.view(Access.LABELS)
-    return np.asarray(jax.jit(jax.vmap(lambda record: view.answer(jax.random.key(0), record)))(x))
 
 
 def audit(
@@ -248,7 +166,7 @@ def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, sect
         return np.bincount(survey.codes[parts.public, j], minlength=survey.columns[j])
 
     confusion = np.zeros((survey.classes, survey.classes))
-    np.add.at(confusion, (survey.labels[parts.training], _answers(one, survey, parts.training)), 1)
+    np.add.at(confusion, (survey.labels[parts.training], answers(one, survey, parts.training)), 1)
     attack, access, settings = _assemble(survey, section, one.target, one.encoding, counts, confusion)
     started = time.monotonic()
     result = run(

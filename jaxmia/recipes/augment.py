@@ -51,8 +51,9 @@ def look(
     rows = middle_y * height + jnp.cos(angle) * y - jnp.sin(angle) * x - 0.5
     columns = middle_x * width + jnp.sin(angle) * y + jnp.cos(angle) * x - 0.5
     # A compiler may compute a coordinate twice and round it up once and down once, so that a pixel's place and its
-    # weight do not fit together where it is whole. A hair aside it is not.
-    places = [rows + 1e-4, columns + 1e-4]
+    # weight do not fit together where it is whole. A hair aside, some units in the last place, it is not.
+    hair = 1e-6 * max(height, width, 100)
+    places = [rows + hair, columns + hair]
     planes = [
         jax.scipy.ndimage.map_coordinates(image[:, :, channel], places, order=1, mode="nearest")
         for channel in range(channels)

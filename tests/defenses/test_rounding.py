@@ -7,7 +7,8 @@ import pytest
 
 from jaxmia.core import Defense
 from jaxmia.defenses.rounding import rounding
-from jaxmia.oracle import Access, from_function
+from jaxmia.oracle import Access
+from jaxmia.target import from_function
 
 CLASSES, DIMENSIONS = 4, 6
 WEIGHTS = np.linalg.qr(np.random.default_rng(0).normal(size=(DIMENSIONS, CLASSES)))[0].astype(np.float32)

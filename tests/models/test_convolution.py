@@ -1,7 +1,5 @@
 """The convolution with written-out gradients against JAX's own, and the layers built on it."""
 
-import time
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -206,44 +204,3 @@ def test_transposed_layer_equals_linen_where_both_exist():
     theirs = nn.ConvTranspose(4, (4, 4), strides=(2, 2), padding="SAME")
     variables = ours.init(jax.random.key(1), x)
     np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-6)
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="measures the cure of a CPU compiler fault")
-def test_scan_is_not_slower_than_a_loop_of_steps():
-    """The reason for this module: the raw convolution is about 20 times slower in scan here."""
-    x = jax.random.normal(jax.random.key(0), (16, 32, 32, 32))
-    kernel = 0.05 * jax.random.normal(jax.random.key(1), (3, 3, 32, 32))
-
-    def seconds(convolve):
-        options = {"window_strides": (1, 1), "padding": "SAME"}
-        step = lambda x, _: (x - 1e-3 * jax.grad(_loss(convolve, options))(x, kernel), None)  # noqa: E731
-        descend = jax.jit(lambda x: lax.scan(step, x, None, length=3)[0])
-        descend(x).block_until_ready()
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            descend(x).block_until_ready()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert seconds(conv_general_dilated) < 0.5 * seconds(lax.conv_general_dilated)
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="measures the cure of a CPU compiler fault")
-def test_transposed_convolution_of_a_map_smaller_than_its_kernel_is_not_slow():
-    """XLA swaps image and kernel where the kernel is the larger one, and then is about 300 times slower."""
-    x = jax.random.normal(jax.random.key(0), (8, 4, 4, 64))
-    kernel = jax.random.normal(jax.random.key(1), (5, 5, 64, 64))
-    options = {"padding": [(2, 3), (2, 3)], "lhs_dilation": (2, 2), "dimension_numbers": NHWC}
-
-    def seconds(convolve):
-        up = jax.jit(lambda x: convolve(x, kernel, (1, 1), **options))
-        up(x).block_until_ready()
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            up(x).block_until_ready()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert seconds(conv_general_dilated) < 0.5 * seconds(lax.conv_general_dilated)

@@ -1,0 +1,93 @@
+"""The convolutions and the max-pool of `jaxmia.models` against those of JAX and Flax, where XLA's CPU routines are slow.
+
+    python experiments/benchmarks/convolution.py      # about 2 minutes, on idle cores; only a CPU has the fault
+
+- `gradient in scan`: descent on the input of a 3x3 convolution, 16 images of 32 x 32 x 32, in one `lax.scan`;
+- `transposed`: a 5x5 transposed convolution of stride 2, 8 maps of 4 x 4 x 64, whose kernel is larger than the map;
+- `max-pool gradient`: of 2x2 windows, 64 images of 32 x 32 x 32.
+
+Compared are seconds of one step. Values and gradients are those of the rivals (`tests/models`). Writes
+results/convolution.json.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from rounds import Rival, against, arguments, begin, compare, record
+
+from jaxmia.models.convolution import conv_general_dilated
+from jaxmia.models.pooling import max_pool
+
+KEYS = jax.random.split(jax.random.key(0), 3)
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def in_scan(convolve: Callable) -> Callable[[int], Any]:
+    """`steps -> images`, all steps in one scan."""
+    x, kernel = jax.random.normal(KEYS[0], (16, 32, 32, 32)), 0.05 * jax.random.normal(KEYS[1], (3, 3, 32, 32))
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(convolve(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC) ** 2)
+
+    @jax.jit
+    def descend(x: Any, turns: Any) -> Any:
+        return lax.scan(lambda x, _: (x - 1e-3 * jax.grad(loss)(x), None), x, turns)[0]
+
+    return lambda steps: descend(x, jnp.zeros(steps)).block_until_ready()
+
+
+def repeated(once: Callable, x: Any) -> Callable[[int], Any]:
+    """`steps -> result` of a jitted function called so often."""
+    compiled = jax.jit(once)
+
+    def run(steps: int) -> None:
+        for _ in range(steps):
+            compiled(x).block_until_ready()
+
+    return run
+
+
+def transposed(convolve: Callable) -> Callable[[int], Any]:
+    kernel = jax.random.normal(KEYS[1], (5, 5, 64, 64))
+    options = {"padding": [(2, 3), (2, 3)], "lhs_dilation": (2, 2), "dimension_numbers": NHWC}
+    return repeated(lambda x: convolve(x, kernel, (1, 1), **options), jax.random.normal(KEYS[0], (8, 4, 4, 64)))
+
+
+def pooled(pool: Callable) -> Callable[[int], Any]:
+    return repeated(jax.grad(lambda x: jnp.sum(pool(x) ** 2)), jax.random.normal(KEYS[2], (64, 32, 32, 32)))
+
+
+def flax_pool(x: Any) -> Any:
+    return nn.max_pool(x, (2, 2), strides=(2, 2))
+
+
+RIVALS = {  # theirs, ours, few and many steps of theirs, of ours
+    "gradient in scan": (in_scan(lax.conv_general_dilated), in_scan(conv_general_dilated), (1, 4), (1, 31)),
+    "transposed": (transposed(lax.conv_general_dilated), transposed(conv_general_dilated), (1, 6), (1, 301)),
+    "max-pool gradient": (pooled(flax_pool), pooled(max_pool), (1, 11), (1, 101)),
+}
+
+
+def main() -> None:
+    options = arguments("Convolutions and max-pool against those of JAX and Flax.", 5)
+    began = time.perf_counter()
+    report = begin(__file__, options.rounds)
+    for name, (theirs, ours, slow, fast) in RIVALS.items():
+        found = compare({"theirs": Rival(theirs, *slow), "jaxmia": Rival(ours, *fast)}, options.rounds)
+        report[name] = {
+            "milliseconds_per_step": {
+                which: round(1e3 * float(jnp.median(found[which]["step"])), 3) for which in found
+            },
+            "theirs_over_jaxmia": against(found["theirs"]["step"], found["jaxmia"]["step"]),
+        }
+        print(name, report[name], flush=True)
+    record.write(report, began, options.output, "convolution")
+
+
+if __name__ == "__main__":
+    main()
