@@ -175,6 +175,8 @@ def from_function(apply: Callable[[Any, Any], Any], params: Any, *, classes: int
     def one(params: Any, x: Any) -> Outputs:
         out = apply(params, jax.tree.map(lambda leaf: leaf[None], x))
         out = out if isinstance(out, Outputs) else Outputs(out, {})
+        if jnp.issubdtype(out.logits.dtype, jnp.floating):  # a model in bfloat16 answers in float32 like any other
+            out = out._replace(logits=out.logits.astype(jnp.promote_types(out.logits.dtype, jnp.float32)))
         return jax.tree.map(lambda leaf: leaf[0], out)
 
     return Target(one, params, classes=classes, **options)

@@ -1,6 +1,7 @@
 """Four CPU devices and checked shapes for every test: both must be set before jaxmia is imported.
 
-What is expensive in most tests is compiling, and many differ in nothing but numbers: equal programs are compiled once.
+What is expensive in most tests is compiling, and many differ in nothing but numbers: equal programs are compiled once, and in
+haste (JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do).
 """
 
 import os
@@ -8,6 +9,7 @@ import tempfile
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads stall when test workers share the cores
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and the processes that tests start inherit it
     COMPILED = tempfile.TemporaryDirectory(prefix="jaxmia-compiled-")

@@ -56,7 +56,7 @@ def worker(job, folder, out):
         for name, convolutional in (("mlp", False), ("conv", True)):
             process, everyone, one = problem(convolutional), np.arange(PEOPLE), len(jax.devices()) == 1
             for chunk, chosen in [(2, everyone), (2, everyone[[9, 5, 0]])] + [(5, everyone), (1, everyone[5:6])] * one:
-                for mapper in ("shard_map", "pmap"):
+                for mapper in ("shard_map", "pmap") if chosen is everyone else ("shard_map",):
                     plan = Plan(chunk=chunk, mapper=mapper, progress=False)
                     found = solve(process, key, chosen, ids=chosen, plan=plan)
                     results[f"{name}/{mapper}/{chunk}/{chosen.tolist()}"] = found

@@ -1,6 +1,6 @@
 """The convolutions and the max-pool of `jaxmia.models` against those of JAX and Flax, where XLA's CPU routines are slow.
 
-    python experiments/benchmarks/convolution.py      # about 2 minutes, on idle cores; only a CPU has the fault
+    python experiments/benchmarks/convolution.py      # under a minute, on idle cores; only a CPU has the fault
 
 - `gradient in scan`: descent on the input of a 3x3 convolution, 16 images of 32 x 32 x 32, in one `lax.scan`;
 - `transposed`: a 5x5 transposed convolution of stride 2, 8 maps of 4 x 4 x 64, whose kernel is larger than the map;

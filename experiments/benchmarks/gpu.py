@@ -6,24 +6,30 @@
 Networks: DCGenerator and WGANCritic of 64 x 64 x 3 with a VGG target of 1,000 classes (weights random, since only speed is
 asked); MI-Face descends on the pixels of the same target. Measured are
 
+- `smoke`, before all else and not with `--small`: every attack of the registry against the targets of its contract test, on
+  this device: the share of cases recovered from the leaking target and from the control of shuffled labels. Attacks run in
+  as many processes as there are cores, for at most a third of the time. On a CPU the contract tests are the same;
 - `peak`: the best of a few square matrix products, per precision; shares of peak refer to it, not to a data sheet;
-- `cases`: growing numbers of cases in one program until memory or time ends, with the bytes that the compiler foresees;
-- `loop`: a block of steps in one scan against a Python loop over one jitted step;
 - `precision`: float32, TF32 and bfloat16 (elsewhere than on a GPU TF32 is float32);
 - `torch`: the same networks in PyTorch, eager and compiled, on the same device, where PyTorch (extra [bench]) finds it;
-- `smoke`, in what time is left (`--seconds` grants more): the attacks of the registry against the targets of their contract
-  tests, on this device: the share of cases recovered from the leaking target and from the control of shuffled labels.
+- `loop`: a block of steps in one scan against a Python loop over one jitted step;
+- `cases`: growing numbers of cases in one program until memory or time ends, with the bytes that the compiler foresees.
 
-Seconds of a step are the difference of a run of 2k steps and one of k, over k, so that compiling and reading out drop out.
-FLOPs are those the compiler counts for one step of one case (`cost_analysis`). Sections that no time is left for say so.
+Rates are those of the engine's blocks after a first one, so that compiling, starting and reading out drop out. What the
+file of results holds already is not measured again: a run that was cut short goes on.
+FLOPs are those that JAX counts for one step of one case (`cost_analysis`). Sections that no time is left for say so.
 """
 
 import argparse
+import concurrent.futures
+import contextlib
 import functools
+import multiprocessing
+import os
 import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -34,9 +40,9 @@ EXPERIMENTS = pathlib.Path(__file__).parent.parent
 sys.path[:0] = [str(EXPERIMENTS), str(EXPERIMENTS.parent)]
 import record  # noqa: E402
 
-from jaxmia import Access, Plan, Process, attacks, from_linen, solve  # noqa: E402
+from jaxmia import Access, Plan, Process, attacks, from_function  # noqa: E402
 from jaxmia.models import VGG, DCGenerator, WGANCritic  # noqa: E402
-from jaxmia.parallel import free_memory, ran_out_of_memory  # noqa: E402
+from jaxmia.parallel import free_memory, place, ran_out_of_memory  # noqa: E402
 from jaxmia.priors import latent  # noqa: E402
 from jaxmia.slots import build  # noqa: E402
 
@@ -65,7 +71,10 @@ def processes(dtype: Any = jnp.float32, width: int = 64) -> dict[str, Process]:
         return jax.tree.map(lambda leaf: leaf.astype(dtype), jax.jit(module.init)(key, jnp.zeros((1, *shape))))
 
     g, c = init(keys[0], generator, (LATENT,)), init(keys[1], critic, SHAPE)
-    oracle = from_linen(target, init(keys[2], target, SHAPE), classes=CLASSES).view(Access.WEIGHTS)
+    of_type = from_function(
+        lambda v, x: target.apply(v, x.astype(dtype)), init(keys[2], target, SHAPE), classes=CLASSES
+    )
+    oracle = of_type.view(Access.WEIGHTS)
     prior = latent(
         lambda z: generator.apply(g, z.astype(dtype)),
         LATENT,
@@ -77,39 +86,41 @@ def processes(dtype: Any = jnp.float32, width: int = 64) -> dict[str, Process]:
     }
 
 
-def per_step(run: Callable[[int], Any], seconds: float) -> float:
-    """Seconds of one step: of k and 2k steps, k such that both take about `seconds`."""
+def rate(process: Process, cases: int, loop: str, seconds: float) -> tuple[float, int]:
+    """Case-steps per second of the engine's blocks in at least that time, after a first block; and bytes needed."""
+    devices, labels = tuple(jax.devices()[:1]), np.arange(cases, dtype=np.int32) % CLASSES
+    plan = Plan(loop=loop, block=int(np.clip(12_800 // cases, 4, 50)), devices=devices)
+    programs = build(process, KEY, labels, labels, 10**6, devices, cases, plan)
+    if programs.memory > (free_memory(devices) or np.inf):
+        raise MemoryError(f"{programs.memory >> 20} MiB do not fit")
+    new = (np.ones((1, cases), bool), *(labels[None] for _ in range(3)))
+    slots = programs.admit(KEY, *place((programs.example, *new), devices))
 
-    def timed(steps: int) -> float:
-        began = time.perf_counter()
-        run(steps)
-        return time.perf_counter() - began
+    def taken() -> int:
+        return int(np.array(slots.steps).sum())
 
-    timed(2)  # compiles
-    rough = max((timed(6) - timed(2)) / 4, 1e-5)
-    steps = int(np.clip(seconds / 3 / rough, 4, 2000))
-    return max((timed(2 * steps) - timed(steps)) / steps, 1e-9)
-
-
-def jaxmia_loop(process: Process, cases: int, loop: str) -> Callable[[int], Any]:
-    labels = np.arange(cases, dtype=np.int32) % CLASSES
-    plan = Plan(chunk=cases, loop=loop, block=2000, progress=False, devices=tuple(jax.devices()[:1]))
-    return lambda steps: solve(process, KEY, labels, steps=steps, plan=plan)
+    slots = programs.block(KEY, slots, 10**6)
+    before, began = taken(), time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        slots = programs.block(KEY, slots, 10**6)
+        slots.steps.block_until_ready()
+    return (taken() - before) / (time.perf_counter() - began), programs.memory
 
 
 def flops(process: Process) -> float:
-    """Of one step of one case, as the compiler counts them in a step of eight."""
-    keys, labels = jax.random.split(KEY, 8), jnp.zeros(8, jnp.int32)
-    state = jax.vmap(process.init)(keys, labels)
-    told = jax.jit(jax.vmap(process.step)).lower(keys, state, labels).compile().cost_analysis()
-    return float((told or {}).get("flops", float("nan"))) / 8
+    """TFLOP of one step of one case, counted for the CPU: a GPU's compiler hides them in library calls."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        keys, labels = jax.random.split(KEY, 8), jnp.zeros(8, jnp.int32)
+        state = jax.eval_shape(jax.vmap(process.init), keys, labels)
+        lowered = jax.jit(jax.vmap(process.step)).lower(keys, state, labels)
+        return float((lowered.cost_analysis() or lowered.compile().cost_analysis())["flops"]) / 8 / 1e12
 
 
 def peak(size: int) -> dict[str, float]:
-    """FLOP/s of a square matrix product, the best of a few, per precision."""
+    """TFLOP/s of a square matrix product, the best of a few, per precision."""
     found = {}
     for name, precision in PRECISIONS.items():
-        a = jnp.ones((size, size), jnp.bfloat16 if name == "bfloat16" else jnp.float32)
+        a = jax.random.normal(KEY, (size, size), jnp.bfloat16 if name == "bfloat16" else jnp.float32)
         product = jax.jit(lambda a, precision=precision: jnp.matmul(a, a, precision=precision))
         product(a).block_until_ready()
         times = []
@@ -117,60 +128,72 @@ def peak(size: int) -> dict[str, float]:
             began = time.perf_counter()
             jax.block_until_ready([product(a) for _ in range(4)])
             times.append((time.perf_counter() - began) / 4)
-        found[name] = 2 * size**3 / min(times)
+        found[name] = round(2 * size**3 / min(times) / 1e12, 3)
     return found
 
 
-def section(report: dict[str, Any], name: str, clock: Clock, needed: float, measure: Callable[[], dict]) -> None:
-    """Measure and write down; what goes wrong is written down too, and the next section begins."""
+def section(clock: Clock, needed: float, measure: Callable[[], dict]) -> dict[str, Any]:
+    """What was measured; what goes wrong is written down too, so that the next section begins."""
     if clock.left() < needed:
-        report[name] = {"skipped": f"{clock.left():.0f} s were left"}
-    else:
-        try:
-            report[name] = measure()
-        except (jax.errors.JaxRuntimeError, RuntimeError, ImportError) as error:
-            report[name] = {"failed": str(error).splitlines()[0][:300]}
-    print(name, report[name], flush=True)
+        return {"skipped": f"{clock.left():.0f} s were left"}
+    try:
+        return measure()
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}"[:300]}
 
 
 def growing(process: Process, work: float, top: float, small: bool, clock: Clock) -> dict[str, Any]:
-    """Rates at growing numbers of cases in one program."""
-    found: dict[str, Any] = {"gigaflop_per_case_and_step": round(work / 1e9, 4)}
+    """Rates at growing numbers of cases in one program, in float32."""
+    found: dict[str, Any] = {"gigaflop_per_case_and_step": round(work * 1e3, 4)}
     for cases in (8, 32) if small else (16, 64, 256, 1024, 4096, 16384):
-        devices = tuple(jax.devices()[:1])
-        labels = np.arange(cases, dtype=np.int32) % CLASSES
+        if clock.left() < 30:
+            return found | {str(cases): {"skipped": "time"}}
         try:
-            memory = build(process, KEY, labels, labels, 2, devices, cases, Plan(devices=devices)).memory
-            if memory > (free_memory(devices) or np.inf) or clock.left() < 30:
-                found[str(cases)] = {"skipped": "time" if clock.left() < 30 else f"{memory >> 20} MiB do not fit"}
-                break
-            second = per_step(jaxmia_loop(process, cases, "auto"), 2 if small else 6)
-        except jax.errors.JaxRuntimeError as error:
-            if not ran_out_of_memory(error):
+            with jax.default_matmul_precision("highest"):
+                speed, memory = rate(process, cases, "auto", 2)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not (isinstance(error, MemoryError) or ran_out_of_memory(error)):
                 raise
-            found[str(cases)] = {"skipped": "out of memory"}
-            break
+            return found | {str(cases): {"skipped": str(error)[:100]}}
+        share = round(speed * work / top, 4)
         found[str(cases)] = {
-            "case_steps_per_second": round(cases / second, 1),
-            "share_of_peak": round(cases / second * work / top, 4),
+            "case_steps_per_second": round(speed, 1),
+            "share_of_peak": share,
             "mebibytes": memory >> 20,
         }
     return found
 
 
-def smoke(clock: Clock) -> dict[str, Any]:
-    """Every attack on its contract bench: share recovered, and from the shuffled control."""
+@contextlib.contextmanager
+def apart(processes: int | None) -> Iterator[concurrent.futures.Executor]:
+    """New processes that share the device and give its memory back when they end."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    with concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+    del os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]
+
+
+def recovered(name: str, end: float) -> dict[str, Any] | str:
+    """One attack on its contract bench: share recovered, and from the shuffled control, unless that time has come."""
+    if time.time() > end:
+        return "no time left"
     from tests.contract.trial import Trial
 
-    found = {}
-    for name in attacks.names():
-        if clock.left() < 20:
-            found[name] = "no time left"
-            continue
-        trial = Trial(attacks.get(name))
-        leaks, shuffled = (trial.on.judge(trial.run(which).output) for which in ("leaks", "shuffled"))
-        found[name] = {"leaks": round(leaks.value, 3), "shuffled": round(shuffled.value, 3)}
-        found[name]["passed"] = bool(leaks.low > trial.on.chance >= shuffled.low)
+    trial = Trial(attacks.get(name))
+    leaks, shuffled = (trial.on.judge(trial.run(which).output) for which in ("leaks", "shuffled"))
+    found = {"leaks": round(leaks.value, 3), "shuffled": round(shuffled.value, 3)}
+    return found | {"passed": bool(leaks.low > trial.on.chance >= shuffled.low)}
+
+
+def smoke(seconds: float) -> dict[str, Any]:
+    """Every attack, each in one of several processes that share the device."""
+    end = time.time() + seconds
+    with apart(os.cpu_count()) as pool:
+        waiting = {name: pool.submit(recovered, name, end) for name in attacks.names()}
+        found = {}
+        for name, one in waiting.items():
+            error = one.exception()
+            found[name] = f"{type(error).__name__}: {error}"[:300] if error else one.result()
     return found
 
 
@@ -229,17 +252,19 @@ def torch_rates(width: int, cases: int, seconds: float) -> dict[str, Any]:
         velocity = 0.9 * velocity - 0.0002 * slope
         return (z + 0.9 * velocity - 0.0002 * slope).clamp(-1, 1).detach(), velocity
 
-    def loop(one: Callable) -> Callable[[int], Any]:
-        def run(steps: int) -> None:
-            z = torch.randn(cases, LATENT, device=device)
-            velocity = torch.zeros_like(z)
-            for _ in range(steps):
-                z, velocity = one(z, velocity)
-            if on_gpu:
-                torch.cuda.synchronize()
-            z.sum().item()
-
-        return run
+    def steps_per_second(one: Callable, seconds: float) -> float:
+        z = torch.randn(cases, LATENT, device=device)
+        velocity, taken = torch.zeros_like(z), -10  # ten steps warm up
+        began = time.perf_counter()
+        while taken <= 0 or time.perf_counter() - began < seconds:
+            z, velocity = one(z, velocity)
+            taken += 1
+            if taken % 10 == 0:
+                z.sum().item()  # waits for the device
+            if taken == 0:
+                began = time.perf_counter()
+        z.sum().item()
+        return taken / (time.perf_counter() - began)
 
     found: dict[str, Any] = {}
     for precision in PRECISIONS if on_gpu else ("float32", "bfloat16"):
@@ -249,7 +274,7 @@ def torch_rates(width: int, cases: int, seconds: float) -> dict[str, Any]:
             if how == "compiled" and not on_gpu:
                 continue  # needs a C++ compiler on a CPU
             with half:
-                found[f"{how}, {precision}"] = round(cases / per_step(loop(one), seconds), 1)
+                found[f"{how}, {precision}"] = round(cases * steps_per_second(one, seconds), 1)
     return found
 
 
@@ -260,42 +285,50 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, default=EXPERIMENTS / "results")
     options = parser.parse_args()
     began, clock, small = time.perf_counter(), Clock(options.seconds), options.small
-    report = record.header(__file__, 1)
-    width, cases, seconds = (16, 16, 2) if small else (64, 256, 5)
-    tops: dict[str, float] = {}
+    file = options.output / f"{'gpu_small' if small else 'gpu'}.json"
+    with apart(1) as pool:  # this process must not take the device's memory before the smoke test has had it
+        report = pool.submit(record.header, __file__, 1).result()
+    known = record.read(file) if file.exists() else {}
+    if known.get("environment") == report["environment"]:
+        report, began = known, began - known["seconds"]
+    if not small and "smoke" not in report:
+        report["smoke"] = smoke(options.seconds / 3)
+        print("smoke", report["smoke"], flush=True)
+    (width, cases), seconds = (16, 16) if small else (64, 256), 2.0
+    made = {kind: processes(kind, width) for kind in (jnp.float32, jnp.bfloat16)}
+    works = {name: flops(process) for name, process in made[jnp.float32].items()}
 
-    def peaks() -> dict[str, str]:
-        tops.update(peak(1024 if small else 8192))
-        return {name: f"{rate / 1e12:.3f} TFLOP/s" for name, rate in tops.items()}
+    def loops(name: str) -> dict[str, float]:
+        return {loop: round(rate(made[jnp.float32][name], cases, loop, seconds)[0], 1) for loop in ("scan", "host")}
 
-    def loops(process: Process) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for loop in ("scan", "host", "scan", "host"):
-            rate = round(cases / per_step(jaxmia_loop(process, cases, loop), seconds), 1)
-            found[loop] = max(rate, found.get(loop, 0.0))
-        return found
+    def grown(name: str, share: int) -> dict[str, Any]:
+        top, clocked = report["peak (TFLOP/s)"]["float32"], Clock(clock.left() / share)
+        return growing(made[jnp.float32][name], works[name], top, small, clocked)
 
     def rates(precision: str) -> dict[str, Any]:
-        kind, found = jnp.bfloat16 if precision == "bfloat16" else jnp.float32, {}
+        found = {}
         with jax.default_matmul_precision(PRECISIONS[precision]):
-            for name, process in processes(kind, width).items():
-                rate = cases / per_step(jaxmia_loop(process, cases, "auto"), seconds)
-                share = round(rate * flops(process) / tops[precision], 4)
-                found[name] = {"case_steps_per_second": round(rate, 1), "share_of_peak": share}
+            for name, process in made[jnp.bfloat16 if precision == "bfloat16" else jnp.float32].items():
+                speed = rate(process, cases, "auto", seconds)[0]
+                share = round(speed * works[name] / report["peak (TFLOP/s)"][precision], 4)
+                found[name] = {"case_steps_per_second": round(speed, 1), "share_of_peak": share}
         return found
 
-    section(report, "peak", clock, 0, peaks)
-    for name, process in processes(width=width).items():
-        work = flops(process)
-        with jax.default_matmul_precision("highest"):
-            measure = functools.partial(growing, process, work, tops["float32"], small, clock)
-            section(report, f"cases, {name}", clock, 40, measure)
-        section(report, f"loop, {name}, {cases} cases", clock, 30, functools.partial(loops, process))
+    sections: dict[str, tuple[float, Callable[[], dict]]] = {
+        "peak (TFLOP/s)": (0, lambda: peak(1024 if small else 8192))
+    }  # the seconds that each needs at least
     for precision in PRECISIONS:
-        section(report, f"precision, {precision}, {cases} cases", clock, 30, functools.partial(rates, precision))
-    section(report, f"torch, gmi_64, {cases} cases", clock, 30, lambda: torch_rates(width, cases, seconds))
-    section(report, "smoke", clock, 30, lambda: smoke(clock))
-    record.write(report, began, options.output, "gpu_small" if small else "gpu")
+        sections[f"precision, {precision}, {cases} cases"] = 30, functools.partial(rates, precision)
+    sections[f"torch, gmi_64, {cases} cases"] = 30, lambda: torch_rates(width, cases, seconds)
+    for name in works:
+        sections[f"loop, {name}, {cases} cases"] = 30, functools.partial(loops, name)
+    for share, name in zip((2, 1), works):
+        sections[f"cases, {name}"] = 40, functools.partial(grown, name, share)
+    for name, (needed, measure) in sections.items():
+        if not {"skipped", "failed"}.isdisjoint(report.get(name, {"skipped"})):
+            report[name] = section(clock, needed, measure)
+            print(name, report[name], flush=True)
+            record.write(report, began, file.parent, file.stem)
 
 
 if __name__ == "__main__":
