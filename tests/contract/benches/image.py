@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmia import Target, from_function
+from jaxmia.attacks.image.fsha import Victim
 from jaxmia.attacks.image.gmi import gmi
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
@@ -25,11 +26,11 @@ WANTED = np.arange(CLASSES)
 
 
 class DenseDecoder(nn.Module):
-    """Scores to an image, one hidden layer."""
+    """Scores or features to an image, one hidden layer."""
 
     @nn.compact
     def __call__(self, scores, train: bool = False):
-        hidden = nn.relu(nn.Dense(64)(scores))
+        hidden = nn.relu(nn.Dense(64)(scores.reshape(len(scores), -1)))
         return nn.sigmoid(nn.Dense(int(np.prod(SHAPE)))(hidden)).reshape(-1, *SHAPE)
 
 
@@ -55,9 +56,30 @@ def cases(target: Target, card: Card) -> Any:
         return WANTED.reshape(2, -1).astype(np.int32)
     if card.observes == "features sent to the server":
         return prototypes().reshape(-1, *SHAPE)[:, :, ::-1]
+    shown = jnp.asarray(prototypes().reshape(-1, *SHAPE))
+    if card.observes == "index of an image of the client":  # asked for by what the target calls each prototype
+        return np.asarray(jax.vmap(lambda x: target.apply(target.params, x).logits)(shown)).argmax(1).astype(np.int32)
     # For "features" the target is the client's part: its answer is what the server sees.
     answer = target.view(min(card.access, target.granted)).answer
-    return np.asarray(jax.vmap(lambda x: answer(jax.random.key(0), x))(jnp.asarray(prototypes().reshape(-1, *SHAPE))))
+    return np.asarray(jax.vmap(lambda x: answer(jax.random.key(0), x))(shown))
+
+
+def victim(copies: int = 10) -> Victim:
+    """A client of split learning whose image c is of class c, as are c + 6, c + 12, ...; all are noisy prototypes.
+
+    Classes are alike but for where they are bright, so that a client who could move pixels might as well be led to send
+    one class for another. This one cannot, since it sees each pixel by itself (convolutions can but a little); what it
+    makes of a pixel, and with which sign, it has to be taught. Untaught it shows one class of six with the key of a trial,
+    and up to four with others, as its signs happen to be.
+    """
+    noise = 0.05 * np.random.default_rng(6).standard_normal((copies * CLASSES, 36))
+    private = jnp.asarray(np.clip(np.tile(prototypes(), (copies, 1)) + noise, 0, 1), jnp.float32).reshape(-1, *SHAPE)
+    client = networks.Unshared()
+    return Victim(
+        init=lambda key: client.init(key, private[:1]),
+        send=lambda params, index: client.apply(params, private[index][None])[0],
+        images=len(private),
+    )
 
 
 def labels_of(x: np.ndarray) -> np.ndarray:
@@ -105,6 +127,9 @@ def make() -> Bench:
             "prior": prior,
             "decoder": DenseDecoder(),
             "client": networks.Client(),
+            "victim": victim(),
+            "encoder": networks.Pixelwise(),
+            "critic": networks.Discriminator(1),
             "layers": ("penultimate",),
             "inverses": (DenseDecoder(), networks.Surrogate(36, 64)),
             "gallery": jnp.asarray(public[:32]),
@@ -136,6 +161,13 @@ def make() -> Bench:
             # A class is a column of pixels here, so that neither rolling nor mirroring leaves it what it is.
             "image/deep_inversion": {"steps": 400, "jitter": 0, "flip": 0.0},
             "image/ensemble_inversion": {"dimensions": 8, "steps": 300, "batch": 16, "rate": 0.01},
+            "image/fsha": {
+                "steps": 1000,
+                "client_rate": 0.01,
+                "rate": 0.002,
+                "critic_rate": 0.01,
+                "gradient_weight": 10.0,
+            },
             "image/if_gmi": {
                 "steps": (12, 60),
                 "radii": (10.0, 10.0),

@@ -11,8 +11,10 @@ __all__ = [
     "Denoiser",
     "Discriminator",
     "Generator",
+    "Pixelwise",
     "ProjectionDiscriminator",
     "Surrogate",
+    "Unshared",
 ]
 
 
@@ -35,6 +37,24 @@ class Client(nn.Module):
     def __call__(self, x, train: bool = False):
         flat = x.reshape(len(x), -1)
         return nn.Dense(flat.shape[1])(flat).reshape(x.shape)
+
+
+class Pixelwise(nn.Module):
+    """Images to two maps of their size, all pixels alike and each by itself, as 1 x 1 convolutions do."""
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        return nn.Dense(2)(nn.tanh(nn.Dense(32)(x)))
+
+
+class Unshared(nn.Module):
+    """Images to two maps of their size, each pixel by itself with weights of its own, small ones at first."""
+
+    @nn.compact
+    def __call__(self, x, train: bool = False):
+        kernel = self.param("kernel", nn.initializers.normal(0.2), (*x.shape[1:], 2))
+        bias = self.param("bias", nn.initializers.zeros, (*x.shape[1:3], 2))
+        return jnp.einsum("nhwc,hwcd->nhwd", x, kernel) + bias
 
 
 class Generator(nn.Module):
