@@ -1,5 +1,6 @@
 """What every attack must satisfy, by discovery (architecture: the nine contracts). `-k image/gmi` takes one of them."""
 
+import contextlib
 import doctest
 import inspect
 import json
@@ -13,19 +14,24 @@ import pytest
 from jaxmia import Access, Defense, ThreatModelError, attacks, discovery, engine, solve
 from jaxmia.core import Card
 from jaxmia.defenses.rounding import rounding
+from tests.compiling import as_users_do
 from tests.contract.trial import FOUR, KEY, ONE, SHORT, Trial
 
 SKELETONS = "tests.contract.skeletons.attacks"
 METHODS = [attacks.get(name) for name in attacks.names()]
 METHODS += [discovery.get(SKELETONS, name) for name in discovery.names(SKELETONS)]
 EAGER = 200  # operations of a step that is also taken one by one, which is slow where they are many
+CHAOTIC = {  # what their golden numbers and bounds were recorded of shows how a compiler rounds
+    f"image/{name}" for name in ("cdm_mi", "fsha", "kkt", "ppdg_mi", "secret_gen", "updates_leak")
+}
 MARGIN = 0.2  # by which the whole interval of the success must be above chance
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture(params=METHODS, ids=[m.name for m in METHODS], scope="module")
 def trial(request):
-    return Trial(request.param)
+    with as_users_do() if request.param.name in CHAOTIC else contextlib.nullcontext():
+        yield Trial(request.param)
 
 
 def close(a, b, tolerance=1e-5):
