@@ -10,8 +10,9 @@ sizes for a CPU, so a row tells of the attack at that size and not of the number
 `accuracy` is the share of cases that an evaluator gives the wanted class, mean over seeds, with a 95 % bootstrap
 interval over classes, each class's seeds kept together; `control` is the same on a target of shuffled labels;
 `beats_control` says whether the intervals are apart. `nearest_public` is no attack but the public image nearest in pixels
-to a private one. An ordering is confirmed or refuted where the paired difference of accuracies has one sign over its
-whole interval, under every evaluator, and undecided otherwise.
+to a private one. `seconds_per_case` is that of the fastest seed, since others may have shared the cores. An ordering is
+confirmed or refuted where the paired difference of accuracies has one sign over its whole interval, under every
+evaluator, and undecided otherwise.
 """
 
 import argparse
@@ -68,7 +69,7 @@ def row(dataset: str, name: str, folders: list[pathlib.Path], found: list[dict[s
         "settings": "; ".join(f"{key}={value}" for key, value in records[0]["hyperparameters"].items()),
         "cases": sum(len(one["targets"]) for one in seeds),
         "queries_per_case": round(float(np.mean(queries)), 1) if queries else "",
-        "seconds_per_case": round(float(np.mean([one["seconds"] / one["n"] for one in records])), 2),
+        "seconds_per_case": round(min(one["seconds"] / one["n"] for one in records), 2),
     }
     for judge in judges_of(seeds[0]):
         metric = f"attack_accuracy@1 [{judge}]"
@@ -124,17 +125,17 @@ def sheet(where: pathlib.Path, names: list[str], columns: int = 8) -> np.ndarray
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Every image attack on ORL and MNIST, beside its control.")
-    parser.add_argument("--seeds", type=int, default=3, help="splits, trainings and attacks, at least 1")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of splits, trainings and attacks")
     parser.add_argument("--datasets", nargs="+", default=["orl", "mnist"], choices=["orl", "mnist"])
     parser.add_argument("--runs", type=pathlib.Path, default=HERE.parent / "runs" / "image_attacks")
     parser.add_argument("--output", type=pathlib.Path, default=HERE / "results")
     options = parser.parse_args()
-    if options.seeds < 1:
-        parser.error(f"--seeds: {options.seeds}; legal is 1 or more")
+    if min(options.seeds) < 0:
+        parser.error(f"--seeds: {min(options.seeds)}; legal is 0 or more")
     began = time.perf_counter()
-    report, rows = record.header(__file__, options.seeds), []
+    report, rows = record.header(__file__, 0) | {"seeds": options.seeds}, []
     for dataset in options.datasets:
-        folders = [audit(f"image_attacks_{dataset}", seed, options.runs) for seed in range(options.seeds)]
+        folders = [audit(f"image_attacks_{dataset}", seed, options.runs) for seed in options.seeds]
         found = [cells(where) for where in folders]
         names = [cell.partition("--")[2] for cell in found[0] if cell.startswith(f"{TARGET}--")]
         rows += [row(dataset, name, folders, found) for name in (NOTHING, *names)]
