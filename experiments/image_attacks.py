@@ -3,7 +3,7 @@
     python experiments/image_attacks.py      # hours on two cores; what was finished before is found again
 
 Writes results/image_attacks.csv (a row per data set and attack), results/image_attacks.json (the orderings that papers
-claim) and results/image_attacks.png (attacks x classes); run folders with reports and all pictures are in --runs. A seed
+claim) and for each data set a picture, attacks x classes; run folders with reports and all pictures are in --runs. A seed
 draws the photos that train, the networks and the attacks. Settings: configs/image_attacks_orl.yaml and _mnist.yaml, in
 sizes for a CPU, so a row tells of the attack at that size and not of the numbers of its paper.
 
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import record
 from orl import HERE, NOTHING, audit, cells
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from jaxmia.metrics.estimate import bootstrap, difference
 
@@ -108,19 +108,21 @@ def ordering(weaker: str, stronger: str, found: list[dict[str, dict]]) -> dict[s
     return out | {"verdict": {(1,): "confirmed", (-1,): "refuted"}.get(tuple(signs), "undecided")}
 
 
-def sheet(where: pathlib.Path, names: list[str], columns: int = 8) -> np.ndarray:
-    """Private images of the first classes, and below them what each attack made of them, `[h, w]`."""
-
-    def strip(images: np.ndarray) -> np.ndarray:
-        shown = np.clip(images[:columns, ..., 0], 0, 1)
-        return np.pad(np.concatenate(list(shown), 1), ((0, 2), (0, 0)), constant_values=1.0)
-
-    with np.load(where / "truth.npz", allow_pickle=False) as arrays:
-        rows = [strip(arrays["private"])]
-    for name in names:
-        with np.load(where / "cells" / f"{TARGET}--{name}" / "candidates.npz", allow_pickle=False) as arrays:
-            rows.append(strip(arrays["candidates"]))
-    return np.concatenate(rows)
+def sheet(where: pathlib.Path, names: list[str], columns: int = 8) -> Image.Image:
+    """Private images of the first classes, and below them what each attack made of them, named on the left."""
+    files = {"private": where / "truth.npz", "nearest_public": where / "cells" / NOTHING / "candidates.npz"}
+    files |= {name: where / "cells" / f"{TARGET}--{name}" / "candidates.npz" for name in names}
+    strips = []
+    for name, file in files.items():
+        with np.load(file, allow_pickle=False) as arrays:
+            images = arrays["private" if name == "private" else "candidates"]
+        strips.append(np.concatenate(list(np.clip(images[:columns, ..., 0], 0, 1)), 1))
+    (tall, wide), left = strips[0].shape, 130
+    picture = Image.new("L", (left + wide, (tall + 2) * len(strips)), 255)
+    for line, (name, strip) in enumerate(zip(files, strips)):
+        picture.paste(Image.fromarray((255 * strip).round().astype(np.uint8)), (left, line * (tall + 2)))
+        ImageDraw.Draw(picture).text((2, line * (tall + 2) + tall // 2 - 6), name, fill=0)
+    return picture
 
 
 def main() -> None:
@@ -145,8 +147,7 @@ def main() -> None:
             if weaker in names and stronger in names
         }
         options.output.mkdir(parents=True, exist_ok=True)
-        pixels = (255 * sheet(folders[0], names)).round().astype(np.uint8)
-        Image.fromarray(pixels).save(options.output / f"image_attacks_{dataset}.png")
+        sheet(folders[0], names).save(options.output / f"image_attacks_{dataset}.png")
     fields = list(dict.fromkeys(key for one in rows for key in one))
     with open(options.output / "image_attacks.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
