@@ -280,7 +280,7 @@ def torch_rates(width: int, cases: int, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="GMI-64 and MI-Face on one accelerator.")
-    parser.add_argument("--seconds", type=float, default=450.0, help="time to use")
+    parser.add_argument("--seconds", type=float, default=420.0, help="time to use")
     parser.add_argument("--small", action="store_true", help="small sizes")
     parser.add_argument("--output", type=pathlib.Path, default=EXPERIMENTS / "results")
     options = parser.parse_args()
