@@ -10,9 +10,9 @@ sizes for a CPU, so a row tells of the attack at that size and not of the number
 `accuracy` is the share of cases that an evaluator gives the wanted class, mean over seeds, with a 95 % bootstrap
 interval over classes, each class's seeds kept together; `control` is the same on a target of shuffled labels;
 `beats_control` says whether the intervals are apart. `nearest_public` is no attack but the public image nearest in pixels
-to a private one. `seconds_per_case` is that of the fastest seed, since others may have shared the cores. An ordering is
-confirmed or refuted where the paired difference of accuracies has one sign over its whole interval, under every
-evaluator, and undecided otherwise.
+to a private one. `seconds_per_case` is that of the fastest seed, since others may have shared the cores. An evaluator
+confirms or refutes an ordering where the paired difference of accuracies has one sign over its whole interval, else it
+leaves it undecided.
 """
 
 import argparse
@@ -96,16 +96,15 @@ def row(dataset: str, name: str, folders: list[pathlib.Path], found: list[dict[s
 
 
 def ordering(weaker: str, stronger: str, found: list[dict[str, dict]]) -> dict[str, Any]:
-    """By evaluator, how much more accurate the second attack is on the same cases, and the verdict."""
+    """By evaluator, how much more accurate the second attack is on the same cases, with what that says."""
     first, second = ([one[f"{TARGET}--{name}"] for one in found] for name in (weaker, stronger))
-    out, signs = {}, set()
+    out, said = {}, {1: "confirmed", -1: "refuted", 0: "undecided"}
     for judge in judges_of(first[0]):
         metric = f"attack_accuracy@1 [{judge}]"
         a, b = (np.concatenate([one[metric] for one in side]) for side in (first, second))
         gain = difference(b, a, np.concatenate([one["targets"] for one in first]))
-        out[judge] = record.interval(gain)
-        signs.add(1 if gain.low > 0 else -1 if gain.high < 0 else 0)
-    return out | {"verdict": {(1,): "confirmed", (-1,): "refuted"}.get(tuple(signs), "undecided")}
+        out[judge] = [*record.interval(gain), said[1 if gain.low > 0 else -1 if gain.high < 0 else 0]]
+    return out
 
 
 def sheet(where: pathlib.Path, names: list[str], columns: int = 8) -> Image.Image:
