@@ -30,10 +30,10 @@ def main() -> None:
 
     def agents(chunk: int) -> Rival:
         plan = Plan(chunk=chunk, progress=False)
-        return Rival(lambda steps: solve(process, KEY, np.arange(CLASSES), steps=steps, plan=plan).output, 20, 60)
+        return Rival(lambda steps: solve(process, KEY, np.arange(CLASSES), steps=steps, plan=plan).output, 10, 30)
 
     rivals = {"at_once": agents(CLASSES), "one_by_one": agents(1)}
-    difference = np.abs(rivals["at_once"].run(20) - rivals["one_by_one"].run(20)).max()
+    difference = np.abs(rivals["at_once"].run(10) - rivals["one_by_one"].run(10)).max()
     times = {name: one["step"] for name, one in compare(rivals, options.rounds).items()}
     report |= {
         "identities": CLASSES,
