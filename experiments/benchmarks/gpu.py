@@ -147,7 +147,7 @@ def growing(process: Process, work: float, top: float, small: bool, clock: Clock
     found: dict[str, Any] = {"gigaflop_per_case_and_step": round(work * 1e3, 4)}
     for cases in (8, 32) if small else (16, 64, 256, 1024, 4096, 16384):
         if clock.left() < 30:
-            return found | {str(cases): {"skipped": "time"}}
+            return found | {"skipped": f"{cases} cases and more: time"}
         try:
             with jax.default_matmul_precision("highest"):
                 speed, memory = rate(process, cases, "auto", 2)
