@@ -1,9 +1,9 @@
 """A max-pool whose gradient is fast.
 
-JAX takes the gradient of a max-pool by `select_and_scatter`, which XLA compiles badly: on CPU it takes ten to twenty
-times as long as the pool itself, and a GPU too spends much of a step there. Windows that do not overlap need none of it:
-the forward pass keeps which place won in each window, the backward pass writes every number to its place at once. Values
-and gradients are those of `flax.linen.max_pool` to the last bit.
+JAX takes the gradient of a max-pool by `select_and_scatter`, which XLA compiles badly, above all on CPU
+(`experiments/benchmarks/convolution.py`). Windows that do not overlap need none of it: the forward pass keeps which place
+won in each window, the backward pass writes every number to its place at once. Values and gradients are those of
+`flax.linen.max_pool` to the last bit.
 """
 
 from functools import partial
