@@ -8,7 +8,7 @@ updates f by the gradient that comes back. In the setup phase the server, who ha
     2. trains D to tell the features of both apart:   L_D = log(1 - D(f~(x_pub))) + log D(f(x_priv)),
     3. sends, for the gradient of the task, that by f(x_priv) of   L_f = log(1 - D(f(x_priv))),
 
-equations 1 to 3, until f sends what f~ would. In the inference phase x~ = f~^-1(f(x_priv)), clipped. d is the mean square.
+until f sends what f~ would. In the inference phase x~ = f~^-1(f(x_priv)), clipped. d is the mean square.
 As in what was released, D is a Wasserstein critic with gradient penalty, z^ being between a feature of either:
 
     L_D = E D(f(x_priv)) - E D(f~(x_pub)) + weight * E (|grad D(z^)| - 1)^2,   L_f = -E D(f(x_priv)).
@@ -17,7 +17,7 @@ Distributions are aligned, not images: only what networks of their kinds make of
 would another. The client must be there to be trained, so it is simulated: the attack calls `Victim.send` and never sees an
 image behind it; pulling the gradient through it stands for sending the client that gradient.
 
-What differs. The sign of D is that of the equations, high on what is public; the released one is low there, which is the
+What differs. The sign of D is that of the losses above, high on what is public; the released one is low there, which is the
 same game. Its penalty takes norms over height and width, for each channel apart; here the norm is over all features. Images
 are in [0, 1], there in [-1, 1]. A private minibatch is drawn with replacement, as large as the public one (64 as released);
 the client sends image by image, so that BatchNorm in it knows no batch. Rates, weight and iterations are the released ones.
@@ -116,14 +116,14 @@ def fsha(
         return critic.apply(variables, features, train=True).reshape(len(features))
 
     def rebuild(params: tuple[Any, Any], state: State, x: Any) -> tuple[Any, Any]:
-        """Equation 1; with it the features and new batch statistics of both networks."""
+        """Loss 1; with it the features and new batch statistics of both networks."""
         mutable = ["batch_stats"]
         features, coded = encoder.apply({**state.encoder, "params": params[0]}, x, train=True, mutable=mutable)
         guess, decoded = decoder.apply({**state.decoder, "params": params[1]}, features, train=True, mutable=mutable)
         return jnp.mean((guess - x) ** 2), (features, coded, decoded)
 
     def tell(params: Any, state: State, private: Any, public: Any, mix: Any) -> Any:
-        """Equation 2, of a Wasserstein critic."""
+        """Loss 2, of a Wasserstein critic."""
         variables = {**state.critic, "params": params}
         slopes = jax.grad(lambda z: jnp.sum(judge(variables, z)))(mix * private + (1 - mix) * public)
         norms = jnp.sqrt(jnp.sum(slopes.reshape(len(slopes), -1) ** 2, 1) + 1e-12)
@@ -163,7 +163,7 @@ def fsha(
             public, coded, decoded = aux
             mix = jax.random.uniform(between, (len(x),) + (1,) * (public.ndim - 1))
             apart, by_critic = jax.value_and_grad(tell)(state.critic["params"], state, private, public, mix)
-            # Equation 3: what the server sends as if it were the gradient of the task.
+            # Loss 3: what the server sends as if it were the gradient of the task.
             hidden, sent = jax.value_and_grad(lambda z: -jnp.mean(judge(state.critic, z)))(private)
             (by_client,) = pull(sent)
 

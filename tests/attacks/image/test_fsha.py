@@ -1,4 +1,4 @@
-"""FSHA: its losses against numpy, its signs against the paper's equations, and a client that does not follow."""
+"""FSHA: its losses against numpy, their signs against the losses of its docstring, and a client that does not follow."""
 
 import flax.linen as nn
 import jax
@@ -63,7 +63,7 @@ def test_losses_are_those_of_the_docstring():
     assert int(told.queries) == 0
 
 
-def test_steps_go_where_the_equations_of_the_paper_point():
+def test_steps_go_where_the_losses_with_logarithms_point():
     """Adam's first step is the rate against the sign of the gradient, so signs are what can be compared.
 
     The gradient of log(1 - D) is that of a Wasserstein loss times a positive number, for the client; for D it is where D
@@ -75,14 +75,14 @@ def test_steps_go_where_the_equations_of_the_paper_point():
     def believed(critic, features):
         return jax.nn.sigmoid(features @ critic)
 
-    def equation_1(encoder, decoder):
+    def loss_1(encoder, decoder):
         return jnp.mean((x @ encoder @ decoder - x) ** 2)
 
-    def equation_2(critic, client, encoder):
+    def loss_2(critic, client, encoder):
         missed = jnp.mean(jnp.log(1 - believed(critic, x @ encoder)))
         return missed + jnp.mean(jnp.log(believed(critic, private @ client)))
 
-    def equation_3(client, critic):
+    def loss_3(client, critic):
         return jnp.mean(jnp.log(1 - believed(critic, private @ client)))
 
     def moves(state):
@@ -92,12 +92,12 @@ def test_steps_go_where_the_equations_of_the_paper_point():
     state = process.init(KEY, PUBLIC)
     client, encoder, decoder, critic = (jnp.asarray(w, jnp.float32) for w in weights(state))
     by_client, by_encoder, by_decoder, _ = moves(state)
-    np.testing.assert_allclose(by_client, -1e-3 * np.sign(jax.grad(equation_3)(client, critic)), rtol=2e-2)
-    np.testing.assert_allclose(by_encoder, -1e-3 * np.sign(jax.grad(equation_1)(encoder, decoder)), rtol=2e-2)
-    np.testing.assert_allclose(by_decoder, -1e-3 * np.sign(jax.grad(equation_1, 1)(encoder, decoder)), rtol=2e-2)
+    np.testing.assert_allclose(by_client, -1e-3 * np.sign(jax.grad(loss_3)(client, critic)), rtol=2e-2)
+    np.testing.assert_allclose(by_encoder, -1e-3 * np.sign(jax.grad(loss_1)(encoder, decoder)), rtol=2e-2)
+    np.testing.assert_allclose(by_decoder, -1e-3 * np.sign(jax.grad(loss_1, 1)(encoder, decoder)), rtol=2e-2)
     undecided = state._replace(critic=jax.tree.map(jnp.zeros_like, state.critic))
     by_critic = moves(undecided)[3]
-    slope = jax.grad(equation_2)(jnp.zeros_like(critic), client, encoder)
+    slope = jax.grad(loss_2)(jnp.zeros_like(critic), client, encoder)
     np.testing.assert_allclose(by_critic, -1e-3 * np.sign(slope), rtol=2e-2)
 
 
