@@ -45,7 +45,7 @@ class Job(NamedTuple):
       name: of the target, its defense and its role.
       section: of the target.
       defense: section of the defense, None for none.
-      control: on shuffled labels.
+      control: on shuffled labels, from another start.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Trained(NamedTuple):
       name: of the target, its defense and its role, as in "softmax+bido" or "softmax-shuffled".
       target: what attacks get a view of.
       record: its entry in targets.json.
-      control: trained on shuffled labels, so that there is nothing to recover.
+      control: trained on shuffled labels from another start, so that there is nothing to recover.
     """
 
     name: str
@@ -180,10 +180,12 @@ def _target(config: dict[str, Any], training: pathlib.Path, scene: Scene, job: J
     name, section, defended, control = job
     private, test, started = scene.split.train, scene.split.test, time.monotonic()
     labels = np.random.default_rng(config["seed"]).permutation(private.labels) if control else private.labels
+    # From the target's own initial weights, a control's first layers would stay like the target's and tell what those do.
+    seed = config["seed"] + 2000 if control else config["seed"]
     where, seconds = training / name, training / name / "seconds.json"
     recipe = zoo.TARGETS[section["name"]](**keywords(section))
     fit = functools.partial(train_on, plan=Plan(**config["plan"]))
-    module, variables, defense = train(recipe, scene, labels, config["seed"], defended, where, f"train {name}", fit)
+    module, variables, defense = train(recipe, scene, labels, seed, defended, where, f"train {name}", fit)
     took = float(seconds.read_text()) if seconds.exists() else round(time.monotonic() - started, 1)
     if not seconds.exists():
         files.write_json(seconds, took)
