@@ -254,7 +254,7 @@ def main() -> None:
         parser.error(f"--seeds: {options.seeds}; legal is 2 or more")
     began = time.perf_counter()
     report: dict[str, Any] = {
-        **record.header(__file__, options.seeds),
+        **record.header(__file__, range(options.seeds)),
         "intervals": "[value, low, high]; 95 %, bootstrap over seeds, accuracy: over records",
         "surveys": {},
     }

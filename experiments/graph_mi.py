@@ -264,7 +264,7 @@ def main() -> None:
     graph = cora.load()
     rounds = [run_seed(graph, seed) for seed in range(options.seeds)]
     report = {
-        **record.header(__file__, options.seeds),
+        **record.header(__file__, range(options.seeds)),
         "intervals": "[value, low, high]; 95 %, bootstrap over seeds, auc_nodes: over nodes, first seed",
         "published_auc": PUBLISHED,
         "test_accuracy": {

@@ -5,7 +5,8 @@
 Writes results/image_attacks.csv (a row per data set and attack), results/image_attacks.json (the orderings that papers
 claim) and for each data set a picture, attacks x classes; run folders with reports and all pictures are in --runs. A seed
 draws the photos that train, the networks and the attacks. Settings: configs/image_attacks_orl.yaml and _mnist.yaml, in
-sizes for a CPU, so a row tells of the attack at that size and not of the numbers of its paper.
+sizes for a CPU, so a row tells of the attack at that size and not of the numbers of its paper. With --gpu it is the
+attacks of the orderings alone, without controls, in configs/image_attacks_orl_gpu.yaml and _mnist_gpu.yaml.
 
 `accuracy` is the share of cases that an evaluator gives the wanted class, mean over seeds, with a 95 % bootstrap
 interval over classes, each class's seeds kept together; `control` is the same on a target of shuffled labels;
@@ -128,15 +129,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Every image attack on ORL and MNIST, beside its control.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of splits, trainings and attacks")
     parser.add_argument("--datasets", nargs="+", default=["orl", "mnist"], choices=["orl", "mnist"])
+    parser.add_argument("--gpu", action="store_true", help="fewer attacks, with GANs in sizes for a GPU")
     parser.add_argument("--runs", type=pathlib.Path, default=HERE.parent / "runs" / "image_attacks")
     parser.add_argument("--output", type=pathlib.Path, default=HERE / "results")
     options = parser.parse_args()
     if min(options.seeds) < 0:
         parser.error(f"--seeds: {min(options.seeds)}; legal is 0 or more")
     began = time.perf_counter()
-    report, rows = record.header(__file__, 0) | {"seeds": options.seeds}, []
+    report, rows = record.header(__file__, options.seeds), []
+    size = "_gpu" if options.gpu else ""
     for dataset in options.datasets:
-        folders = [audit(f"image_attacks_{dataset}", seed, options.runs) for seed in options.seeds]
+        folders = [audit(f"image_attacks_{dataset}{size}", seed, options.runs) for seed in options.seeds]
         found = [cells(where) for where in folders]
         names = [cell.partition("--")[2] for cell in found[0] if cell.startswith(f"{TARGET}--")]
         rows += [row(dataset, name, folders, found) for name in (NOTHING, *names)]
@@ -146,13 +149,13 @@ def main() -> None:
             if weaker in names and stronger in names
         }
         options.output.mkdir(parents=True, exist_ok=True)
-        sheet(folders[0], names).save(options.output / f"image_attacks_{dataset}.png")
+        sheet(folders[0], names).save(options.output / f"image_attacks_{dataset}{size}.png")
     fields = list(dict.fromkeys(key for one in rows for key in one))
-    with open(options.output / "image_attacks.csv", "w", newline="", encoding="utf-8") as file:
+    with open(options.output / f"image_attacks{size}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    record.write(report, began, options.output, "image_attacks")
+    record.write(report, began, options.output, f"image_attacks{size}")
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def main() -> None:
     if options.seeds < 1:
         parser.error(f"--seeds: {options.seeds}; legal is 1 or more")
     began = time.perf_counter()
-    report: dict[str, Any] = record.header(__file__, options.seeds) | {"people": PEOPLE}
+    report: dict[str, Any] = record.header(__file__, range(options.seeds)) | {"people": PEOPLE}
     for name in ("orl", "orl_defenses"):
         folders = [audit(name, seed, options.runs) for seed in range(options.seeds)]
         found = [cells(where) for where in folders]

@@ -5,6 +5,7 @@ import pathlib
 import platform
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -15,12 +16,12 @@ from jaxmia.metrics.estimate import Estimate
 __all__ = ["header", "interval", "read", "write"]
 
 
-def header(script: str, seeds: int) -> dict[str, Any]:
+def header(script: str, seeds: Iterable[int]) -> dict[str, Any]:
     """The command, the seeds and where it ran."""
     place = pathlib.Path(script).resolve().relative_to(pathlib.Path(__file__).resolve().parent)
     return {
         "command": " ".join(["python", f"experiments/{place}", *sys.argv[1:]]),
-        "seeds": list(range(seeds)),
+        "seeds": list(seeds),
         "environment": {
             "python": platform.python_version(),
             "jax": jax.__version__,

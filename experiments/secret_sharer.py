@@ -323,7 +323,7 @@ def main() -> None:
     corpus = load()
     results = [run_seed(corpus, seed) for seed in range(options.seeds)]
     report = {
-        **record.header(__file__, options.seeds),
+        **record.header(__file__, range(options.seeds)),
         "genre": GENRE,
         "width": WIDTH,
         "format": f"{PREFIX}{'d' * DIGITS}{SUFFIX}",

@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results")
     options = parser.parse_args()
     for part in options.parts:
-        began, report = time.perf_counter(), record.header(__file__, 1)
+        began, report = time.perf_counter(), record.header(__file__, [0])
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             where = pathlib.Path(folder)
             report[part] = killed(where, options.kills, 0) if part == "killed" else on_ray(where, 2, 1)

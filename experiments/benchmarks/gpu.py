@@ -42,7 +42,7 @@ import record  # noqa: E402
 
 from jaxmia import Access, Plan, Process, attacks, from_function  # noqa: E402
 from jaxmia.models import VGG, DCGenerator, WGANCritic  # noqa: E402
-from jaxmia.parallel import free_memory, place, ran_out_of_memory  # noqa: E402
+from jaxmia.parallel import free_memory, place  # noqa: E402
 from jaxmia.priors import latent  # noqa: E402
 from jaxmia.slots import build  # noqa: E402
 
@@ -140,28 +140,6 @@ def section(clock: Clock, needed: float, measure: Callable[[], dict]) -> dict[st
         return measure()
     except Exception as error:
         return {"failed": f"{type(error).__name__}: {error}"[:300]}
-
-
-def growing(process: Process, work: float, top: float, small: bool, clock: Clock) -> dict[str, Any]:
-    """Rates at growing numbers of cases in one program, in float32."""
-    found: dict[str, Any] = {"gigaflop_per_case_and_step": round(work * 1e3, 4)}
-    for cases in (8, 32) if small else (16, 64, 256, 1024, 4096, 16384):
-        if clock.left() < 30:
-            return found | {"skipped": f"{cases} cases and more: time"}
-        try:
-            with jax.default_matmul_precision("highest"):
-                speed, memory = rate(process, cases, "auto", 2)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not (isinstance(error, MemoryError) or ran_out_of_memory(error)):
-                raise
-            return found | {str(cases): {"skipped": str(error)[:100]}}
-        share = round(speed * work / top, 4)
-        found[str(cases)] = {
-            "case_steps_per_second": round(speed, 1),
-            "share_of_peak": share,
-            "mebibytes": memory >> 20,
-        }
-    return found
 
 
 @contextlib.contextmanager
@@ -287,7 +265,7 @@ def main() -> None:
     began, clock, small = time.perf_counter(), Clock(options.seconds), options.small
     file = options.output / f"{'gpu_small' if small else 'gpu'}.json"
     with apart(1) as pool:  # this process must not take the device's memory before the smoke test has had it
-        report = pool.submit(record.header, __file__, 1).result()
+        report = pool.submit(record.header, __file__, [0]).result()
     known = record.read(file) if file.exists() else {}
     if known.get("environment") == report["environment"]:
         report, began = known, began - known["seconds"]
@@ -299,13 +277,19 @@ def main() -> None:
     (width, cases), seconds = (16, 16) if small else (64, 256), 2.0
     made = {kind: processes(kind, width) for kind in (jnp.float32, jnp.bfloat16)}
     works = {name: flops(process) for name, process in made[jnp.float32].items()}
+    report["gigaflop of a step of one case"] = {name: round(work * 1e3, 4) for name, work in works.items()}
 
     def loops(name: str) -> dict[str, float]:
         return {loop: round(rate(made[jnp.float32][name], cases, loop, seconds)[0], 1) for loop in ("scan", "host")}
 
-    def grown(name: str, share: int) -> dict[str, Any]:
-        top, clocked = report["peak (TFLOP/s)"]["float32"], Clock(clock.left() / share)
-        return growing(made[jnp.float32][name], works[name], top, small, clocked)
+    def grown(name: str, cases: int) -> dict[str, Any]:
+        try:
+            with jax.default_matmul_precision("highest"):
+                speed, memory = rate(made[jnp.float32][name], cases, "auto", seconds)
+        except MemoryError as error:
+            return {"out_of_memory": str(error)}
+        share = round(speed * works[name] / report["peak (TFLOP/s)"]["float32"], 4)
+        return {"case_steps_per_second": round(speed, 1), "share_of_peak": share, "mebibytes": memory >> 20}
 
     def rates(precision: str) -> dict[str, Any]:
         found = {}
@@ -324,8 +308,9 @@ def main() -> None:
     sections[f"torch, gmi_64, {cases} cases"] = 30, lambda: torch_rates(width, cases, seconds)
     for name in works:
         sections[f"loop, {name}, {cases} cases"] = 30, functools.partial(loops, name)
-    for share, name in zip((2, 1), works):
-        sections[f"cases, {name}"] = 40, functools.partial(grown, name, share)
+    for number in (8, 32) if small else (16, 64, 256, 1024, 4096, 16384, 65536):
+        for name in works:
+            sections[f"cases, {name}, {number}"] = 30, functools.partial(grown, name, number)
     for name, (needed, measure) in sections.items():
         if not {"skipped", "failed"}.isdisjoint(report.get(name, {"skipped"})):
             report[name] = section(clock, needed, measure)

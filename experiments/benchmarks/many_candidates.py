@@ -96,7 +96,7 @@ def main() -> None:
         solve_many(options.worker, options.steps)
         return
     began = time.perf_counter()
-    report = record.header(__file__, 1) | {"steps": options.steps}
+    report = record.header(__file__, [0]) | {"steps": options.steps}
     for cases in options.cases:
         report[f"{cases} candidates"] = measure(cases, options.steps)
     record.write(report, began, options.output, "many_candidates")

@@ -59,7 +59,7 @@ def begin(script: str, rounds: int, *packages: str) -> dict[str, Any]:
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
     keep_compiled(pathlib.Path(folder.name))
-    report = record.header(script, 1) | {"rounds": rounds}
+    report = record.header(script, [0]) | {"rounds": rounds}
     report["environment"] |= {name: importlib.metadata.version(name) for name in packages}
     report["environment"] |= {"cores": len(os.sched_getaffinity(0)), "load_at_start": round(os.getloadavg()[0], 1)}
     return report

@@ -107,7 +107,7 @@ def main() -> None:
     if options.rounds < 5:
         parser.error(f"--rounds: {options.rounds}; legal is 5 or more")
     began = time.perf_counter()
-    report = record.header(__file__, 1) | {"rounds": options.rounds, "settings": len(SETTINGS)}
+    report = record.header(__file__, [0]) | {"rounds": options.rounds, "settings": len(SETTINGS)}
     for name, (module, steps, sizes) in NETWORKS.items():
         variables = module.init(jax.random.key(1), jnp.zeros((1, *SHAPE)))
         for cases in sizes:
