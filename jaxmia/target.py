@@ -4,7 +4,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from jaxmia.oracle import (
 )
 
 __all__ = [
+    "FirstLayers",
     "Target",
     "digest",
     "from_callable",
@@ -208,6 +209,30 @@ def from_linen(module: Any, variables: Any, *, classes: int, **options: Any) -> 
         return Outputs(logits, {**sown_features(sown), **inputs})
 
     return from_function(apply, variables, classes=classes, **options)
+
+
+class FirstLayers(NamedTuple):
+    """A Linen module up to a hidden feature, used like a Linen module that answers this feature.
+
+    Its variables are those of the whole module: what comes after the feature has no part in anything.
+
+    Attributes:
+      module: the whole, `(x [n, ...], train) -> logits`.
+      feature: the name under which the layer is exposed.
+    """
+
+    module: Any
+    feature: str
+
+    def init(self, key: Any, x: Any, train: bool = False) -> Any:
+        """Variables of the whole module."""
+        return self.module.init(key, x, train=train)
+
+    def apply(self, variables: Any, x: Any, train: bool = False, mutable: Any = ()) -> Any:
+        """The feature of a batch, and where collections are mutable, these as well."""
+        _, changed = self.module.apply(variables, x, train=train, mutable=[*mutable, "features"])
+        feature = sown_features(changed)[self.feature]
+        return (feature, {name: changed[name] for name in mutable if name in changed}) if mutable else feature
 
 
 def from_nnx(model: Any, *, classes: int, **options: Any) -> Target:

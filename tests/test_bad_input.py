@@ -290,7 +290,7 @@ def test_a_host_callable_that_answers_another_shape():
 def test_an_evaluator_that_is_a_target():
     module = models.SoftmaxRegression(4)
     target = from_linen(module, module.init(KEY, jnp.zeros((1, 4))), classes=4)
-    one = classifiers.Trained("softmax", target, {}, False)
+    one = classifiers.Trained("softmax", target, None, {}, False)
     accuracy = bootstrap(np.ones(4), np.arange(4))
     judge = Judge("twin", target.digest, np.asarray, np.asarray, np.zeros((4, 4)), np.arange(4), accuracy)
     with pytest.raises(ValueError, match="evaluators: twin has the parameters of target softmax .* another network"):

@@ -1,4 +1,4 @@
-"""What a target answers does not depend on how its model counts."""
+"""What a target answers: in whatever precision it counts, and of which layer."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxmia import Access, attacks, from_linen, models, solve
 from jaxmia.plan import Plan
+from jaxmia.target import FirstLayers
 
 KEY = jax.random.key(0)
 
@@ -28,3 +29,14 @@ def test_and_can_be_attacked():
     attack = attacks.get("image/mi_face").factory(halved().view(Access.WEIGHTS), (4, 4, 1), alpha=20, rate=0.1)
     found = solve(attack.solve(()), KEY, np.arange(3), plan=Plan(progress=False))
     assert found.output.dtype == np.float32 and np.all(np.isfinite(found.output))
+
+
+def test_first_layers_are_a_module_that_answers_a_feature():
+    module, x = models.VGG(3, stages=((4,), (5,)), hidden=6), jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
+    first = FirstLayers(module, "block1")
+    variables = first.init(jax.random.key(1), x)
+    target = from_linen(module, variables, classes=3).until("block1")
+    told = jax.vmap(lambda x: target.view(Access.SCORES).answer(jax.random.key(2), x))(x)
+    np.testing.assert_allclose(first.apply(variables, x), told, rtol=1e-5)
+    feature, changed = first.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert feature.shape == (2, 4, 4, 4) and changed.keys() == {"batch_stats"}

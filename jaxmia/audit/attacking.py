@@ -51,7 +51,8 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
     targets = np.tile(np.arange(len(stage.scene.names), dtype=np.int32), config["candidates"])
     cases, pairs = _observed(method.card.observes, served, stage, targets)
     settings = {configuration.digest(section): section for section in sections}  # two runs may differ elsewhere
-    made = {which: setup.assemble(section, config, one.target, stage.inputs) for which, section in settings.items()}
+    given = config, one.target, one.module, stage.inputs
+    made = {which: setup.assemble(section, *given) for which, section in settings.items()}
     started, key, plan = time.monotonic(), jax.random.key(config["seed"]), setup.plan(**config["plan"])
     title = f"{method.name} on {one.name}"
     if len(settings) == 1 or any(attack.train for attack in made.values()):
@@ -116,7 +117,8 @@ def _together(
     numbers = {key: np.repeat(np.array([section[key] for section in sections], np.float32), n) for key in differing}
 
     def make(numbers: dict[str, Any]) -> Any:
-        return setup.assemble({**sections[0], **numbers}, stage.config, one.target, stage.inputs).solve(())
+        section = {**sections[0], **numbers}
+        return setup.assemble(section, stage.config, one.target, one.module, stage.inputs).solve(())
 
     every = np.tile(cases, (len(sections),) + (1,) * (cases.ndim - 1))
     ids = np.tile(np.arange(n, dtype=np.int32), len(sections))
@@ -152,11 +154,11 @@ def finish(
         files.finish_cell(cell, record, arrays)
 
 
-def _observed(observes: str, target: Target, stage: Stage, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+def _observed(observes: str, target: Target, stage: Stage, targets: np.ndarray) -> tuple[Any, np.ndarray | None]:
     """The cases, and for the metrics alone the private images that they are of, where they are of some.
 
-    What is observed of an image (scores, or a layer's features) is what the target serves for one private training
-    image per case.
+    What is observed of an image (scores, an explanation, a layer's features) is what the target serves for one private
+    training image per case; or it is that image without its hidden pixels.
     """
     classes, config = len(stage.scene.names), stage.config
     if observes == "label":
@@ -167,9 +169,11 @@ def _observed(observes: str, target: Target, stage: Stage, targets: np.ndarray) 
     rank = np.arange(len(targets)) // classes
     rows = np.array([np.resize(np.flatnonzero(private.labels == c), k + 1)[k] for c, k in zip(targets, rank)])
     victims = to_float(private.images[rows])
+    if observes == "masked images":
+        return np.where(np.asarray(stage.inputs["mask"])[..., None], np.float32(0), victims), victims
     view = setup.shown(observes, target, config["split"]).view(Access.SCORES)
     keys = jax.random.split(jax.random.key(config["seed"]), len(rows))
-    return np.asarray(jax.jit(jax.vmap(view.answer))(keys, victims)), victims
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(view.answer))(keys, victims)), victims
 
 
 def _by_image(result: Result, n: int) -> Result:

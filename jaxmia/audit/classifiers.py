@@ -60,12 +60,14 @@ class Trained(NamedTuple):
     Attributes:
       name: of the target, its defense and its role, as in "softmax+bido" or "softmax-shuffled".
       target: what attacks get a view of.
+      module: its architecture.
       record: its entry in targets.json.
       control: trained on shuffled labels from another start, so that there is nothing to recover.
     """
 
     name: str
     target: Target
+    module: Any
     record: dict[str, Any]
     control: bool
 
@@ -201,7 +203,7 @@ def _target(config: dict[str, Any], training: pathlib.Path, scene: Scene, job: J
         "seconds": took,
     }
     target = from_linen(module, variables, classes=len(scene.names), defense=defense)
-    return Trained(name, target, record, control)
+    return Trained(name, target, module, record, control)
 
 
 def _described(defended: dict[str, Any] | None, recipe: zoo.Recipe, images: int) -> str:

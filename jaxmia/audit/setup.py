@@ -3,6 +3,7 @@
 import functools
 import inspect
 import pathlib
+import re
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -20,11 +21,11 @@ from jaxmia.data import minibatches, to_float
 from jaxmia.plan import Plan, check_plan
 from jaxmia.priors import Blocks, cut
 from jaxmia.sections import check_numbers, within
-from jaxmia.target import Target, from_linen
+from jaxmia.target import FirstLayers, Target, from_linen
 
 __all__ = ["SCHEMA", "assemble", "check", "family", "inputs", "plan", "public_batches", "shown"]
 
-OBSERVED = ("label", "labels", "scores", "features")
+OBSERVED = ("label", "labels", "scores", "scores and explanation", "features", "masked images")
 
 
 def _decoder(*, width: int = 32) -> int:
@@ -103,6 +104,9 @@ def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, st
         decoder = models.InversionDecoder(shape, width=_decoder(**config["decoder"]))
     with within("networks"):
         width, surrogates = _networks(**config["networks"])
+    height, breadth, channels = shape
+    hidden = np.zeros((height, breadth), bool)
+    hidden[height // 4 : height - height // 4, breadth // 4 : breadth - breadth // 4] = True
     return {
         "shape": shape,
         "classes": classes,
@@ -111,9 +115,13 @@ def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, st
         "decoder": decoder,
         "gallery": jnp.asarray(public),
         "embedding": _eigenface_embedding(public),
-        "generator": models.DCGenerator(shape[0], shape[2], width),
+        "explained_decoder": models.ExplainedDecoder(shape, decoder.width),
+        "mask": jnp.asarray(hidden),
+        "inpainter": models.InpaintingGenerator(width),
+        "critic": models.WGANCritic(width),
+        "generator": models.DCGenerator(height, channels, width),
         "discriminator": models.InversionDiscriminator(classes, width),
-        "conditional_generator": models.ConditionalGenerator(classes, shape[0], shape[2], width),
+        "conditional_generator": models.ConditionalGenerator(classes, height, channels, width),
         "conditional_discriminator": models.ProjectionDiscriminator(classes, width),
         "classifying_discriminator": models.ClassifyingDiscriminator(classes, width),
         "denoiser": models.Denoiser(classes, width),
@@ -143,11 +151,32 @@ def _eigenface_embedding(public: Any, components: int = 50) -> Callable[[Any], F
     return embed
 
 
-def assemble(section: dict[str, Any], config: dict[str, Any], target: Target, supplied: dict[str, Any]) -> Attack:
-    """The attack of a section on a target, with those of the `inputs` that it asks for."""
+def assemble(
+    section: dict[str, Any], config: dict[str, Any], target: Target, module: Any, supplied: dict[str, Any]
+) -> Attack:
+    """The attack of a section on a target, a Linen module, with those of the `inputs` that it asks for."""
     method = attacks.get(section["name"])
     shows = shown(method.card.observes, target, config["split"])
+    if not {"client", "layers"}.isdisjoint(method.inputs):
+        supplied = {**supplied, **_client(shows, module, config["split"], supplied)}
     return _factory(section, supplied)(shows.view(method.card.access, method.name))
+
+
+def _client(shows: Target, module: Any, split: str, supplied: dict[str, Any]) -> dict[str, Any]:
+    """Of the client's part: its architecture, its blocks before what is sent, and decoders that undo one each."""
+    prefix, number = re.fullmatch(r"(.*?)(\d*)", split).groups()  # type: ignore[union-attr]
+    layers = tuple(f"{prefix}{i}" for i in range(1, int(number or 1)))
+    image = jnp.zeros(supplied["shape"])
+    features = jax.eval_shape(lambda: shows.apply(shows.params, image)).features  # type: ignore[misc]
+    shapes = [supplied["shape"], *(features[name].shape for name in layers)]
+    maps = len(features[split].shape) == 3
+    return {
+        "client": FirstLayers(module, split),
+        "layers": layers,
+        "inverses": [models.MapDecoder(shape, supplied["decoder"].width) for shape in shapes]
+        if maps
+        else [supplied["decoder"]],
+    }
 
 
 def _factory(section: dict[str, Any], supplied: dict[str, Any]) -> Callable[..., Attack]:
@@ -163,7 +192,9 @@ def _factory(section: dict[str, Any], supplied: dict[str, Any]) -> Callable[...,
 
 
 def shown(observes: str, target: Target, split: str) -> Target:
-    """What an attack is shown of a target: its first layers alone, where it observes their features."""
+    """What an attack is shown of a target: its first layers alone, where it observes their features, or explanations."""
+    if observes == "scores and explanation":
+        return target.explained()
     return target.until(split) if observes == "features" else target
 
 
@@ -203,22 +234,23 @@ def check(config: dict[str, Any]) -> Scene:
     scene = DATA[config["data"]["name"]](**keywords(config["data"]))
     labels, nowhere = scene.split.train.labels, pathlib.Path()
 
-    def classifier(section: dict[str, Any], known: Any, defended: Any) -> tuple[Any, Any]:
-        recipe = known[section["name"]](**keywords(section))
+    def classifier(section: dict[str, Any], recipes: Any, defended: Any) -> tuple[Any, Any]:
+        recipe = recipes[section["name"]](**keywords(section))
         return classifiers.train(recipe, scene, labels, config["seed"], defended, nowhere, "", fit=_blank)[:2]
 
-    models = []
+    known = []
     for job in jobs:
         with within(f"defenses ({job.defense['name']})" if job.defense else f"targets ({job.section['name']})"):
-            models.append(classifier(job.section, zoo.TARGETS, job.defense))
+            known.append(classifier(job.section, zoo.TARGETS, job.defense))
     for section in listed(config["evaluators"]):
         with within(f"evaluators ({section['name']})"):
             classifier(section, zoo.EVALUATORS, None)
     supplied = inputs(config, scene, lambda process, batches, name: _blank(process, jax.random.key(0), batches)[0])
-    target, batches = from_linen(*models[0], classes=len(scene.names)), public_batches(config, scene)
+    module, variables = known[0]
+    target, batches = from_linen(module, variables, classes=len(scene.names)), public_batches(config, scene)
     for section in listed(config["attacks"]):
         with within(f"attacks ({section['name']})"):
-            attack, fitted = assemble(section, config, target, supplied), ()
+            attack, fitted = assemble(section, config, target, module, supplied), ()
             for stage in attack.train:
                 fitted += (_blank(stage(fitted), jax.random.key(0), batches)[0],)
             steps = attack.solve(fitted).steps

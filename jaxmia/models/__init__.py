@@ -8,8 +8,10 @@ from jaxmia.models.classifiers import MLP, VGG, DenoisingAutoencoderClassifier, 
 from jaxmia.models.conditional_gan import ClassifyingDiscriminator, ConditionalGenerator, ProjectionDiscriminator
 from jaxmia.models.convolution import Conv, ConvTranspose, conv_general_dilated
 from jaxmia.models.diffusion import Denoiser
-from jaxmia.models.generators import DCGenerator, InversionDecoder, WGANCritic
+from jaxmia.models.explained import ExplainedDecoder
+from jaxmia.models.generators import DCGenerator, InversionDecoder, MapDecoder, WGANCritic
 from jaxmia.models.graph import GCN, normalize_adjacency
+from jaxmia.models.inpainting import InpaintingGenerator
 from jaxmia.models.inputs import CenteredInput, StandardizedInput
 from jaxmia.models.inversion_gan import InversionDiscriminator
 from jaxmia.models.language import LSTMLanguageModel, TransformerLanguageModel
@@ -28,9 +30,12 @@ __all__ = [
     "Denoiser",
     "DenoisingAutoencoderClassifier",
     "EvaluatorCNN",
+    "ExplainedDecoder",
+    "InpaintingGenerator",
     "InversionDecoder",
     "InversionDiscriminator",
     "LSTMLanguageModel",
+    "MapDecoder",
     "ProjectionDiscriminator",
     "ResNet",
     "SoftmaxRegression",

@@ -98,6 +98,30 @@ class WGANCritic(nn.Module):
         return Conv(features, (5, 5), strides=2, padding=2, kernel_init=_KERNEL)
 
 
+class MapDecoder(nn.Module):
+    """Maps of a hidden layer `[n, ...]` to those of a layer before it, or to images: undoes one block of a network.
+
+    Repeated pixels bring the map to the height and width asked for; two 3x3 convolutions follow, with BatchNorm and ReLU,
+    and one without.
+
+    Attributes:
+      shape: (height, width, channels) of what comes out.
+      width: channels in between.
+    """
+
+    shape: tuple[int, int, int]
+    width: int = 64
+
+    @nn.compact
+    def __call__(self, maps: Float[Array, "n rows columns features"], train: bool = False) -> Float[Array, "n h w c"]:
+        """Returns maps of `shape`, unbounded."""
+        height, width, channels = self.shape
+        x = jax.image.resize(maps, (maps.shape[0], height, width, maps.shape[3]), "nearest")
+        for _ in range(2):
+            x = nn.relu(_batch_norm(train)(Conv(self.width, (3, 3), use_bias=False)(x)))
+        return Conv(channels, (3, 3))(x)
+
+
 class InversionDecoder(nn.Module):
     """Decoder of training-based inversion (Yang et al. 2019): what a model answered, `[n, ...]`, to images in (0, 1).
 

@@ -65,3 +65,35 @@ def test_what_does_not_fit_is_told_before_anything_is_trained(attack, told, tmp_
     path = written(tmp_path, f"attacks: {attack}\n")
     assert cli.main(["attack", str(path), "--out", str(tmp_path / "run")]) == 2
     assert told in capsys.readouterr().err
+
+
+SHOWN = """attacks:
+  - {name: image/xai_aware, steps: 2}
+  - {name: image/data_free_split, steps: 2, batch: 2}
+  - {name: image/unsplit, rounds: 1, image_steps: 2, clone_steps: 2, rate: 0.1}
+  - {name: image/secret_gen, gan_steps: 2, gan_batch: 2, latents: 3, patches: 2, steps: 2}
+split: block2
+networks: {width: 2}
+candidates: 1
+"""
+
+
+def test_explanations_blocks_and_masked_images_are_shown(tmp_path, monkeypatch):
+    for name in ("JAXMIA_CACHE", "PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    path = written(tmp_path, SHOWN)
+    text = path.read_text(encoding="utf-8").replace("size: 12", "size: 32").replace("candidates: 2\n", "")
+    target = "targets: {name: convnet, widths: [2, 3, 2], hidden: 4, steps: 2}"
+    path.write_text(text.replace("targets: {name: softmax, steps: 30, rate: 0.1}", target), encoding="utf-8")
+    checked = config.load(path, [], image.SCHEMA)
+    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
+    assert image.audit([(checked, run)]) == {}
+    images = {}
+    for cell in run.glob("cells/convnet--*"):
+        with np.load(cell / "candidates.npz", allow_pickle=False) as arrays:
+            images[cell.name.partition("--")[2]] = arrays["candidates"]
+            pairs = arrays["pairs"]
+    assert set(images) == {"xai_aware", "data_free_split", "unsplit", "secret_gen"}
+    assert all(found.shape == pairs.shape == (3, 32, 32, 3) for found in images.values())
+    hidden = np.any(images["secret_gen"] != pairs, (0, 3))
+    assert hidden[8:24, 8:24].mean() > 0.9 and hidden.sum() == hidden[8:24, 8:24].sum()

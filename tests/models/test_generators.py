@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia.models import DCGenerator, InversionDecoder, WGANCritic
+from jaxmia.models import DCGenerator, InversionDecoder, MapDecoder, WGANCritic
 from tests.models.compiled import compiled, initialize
 
 
@@ -106,6 +106,16 @@ def test_decoder_makes_images_of_any_shape(shape):
     assert x.shape == (3, *shape)
     assert float(x.min()) > 0 and float(x.max()) < 1
     slopes = compiled(jax.grad(lambda s: module.apply(variables, s).sum()))(scores)
+    assert float(jnp.abs(slopes).min()) > 0
+
+
+@pytest.mark.parametrize(("before", "after"), [((8, 8, 3), (4, 4, 6)), ((7, 5, 1), (3, 2, 4)), ((4, 4, 2), (4, 4, 2))])
+def test_map_decoder_undoes_a_block_of_any_shape(before, after):
+    module, maps = MapDecoder(before, width=4), jax.random.normal(jax.random.key(1), (2, *after))
+    variables = initialize(module, maps)
+    x = compiled(module.apply)(variables, maps)
+    assert x.shape == (2, *before) and float(x.min()) < 0
+    slopes = compiled(jax.grad(lambda maps: jnp.sum(module.apply(variables, maps) ** 2)))(maps)
     assert float(jnp.abs(slopes).min()) > 0
 
 
