@@ -48,7 +48,7 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
     stage, config = missing[0], missing[0].config
     sections = [listed(member.config["attacks"])[number] for member in missing]
     method = attacks.get(sections[0]["name"])
-    targets = np.tile(np.arange(len(stage.scene.names), dtype=np.int32), config["candidates"])
+    targets = np.tile(setup.attacked(config, stage.scene), config["candidates"])
     cases, pairs = _observed(method.card.observes, served, stage, targets)
     settings = {configuration.digest(section): section for section in sections}  # two runs may differ elsewhere
     given = config, one.target, one.module, stage.inputs
@@ -160,7 +160,8 @@ def _observed(observes: str, target: Target, stage: Stage, targets: np.ndarray) 
     What is observed of an image (scores, an explanation, a layer's features) is what the target serves for one private
     training image per case; or it is that image without its hidden pixels.
     """
-    classes, config = len(stage.scene.names), stage.config
+    config = stage.config
+    classes = len(setup.attacked(config, stage.scene))
     if observes == "label":
         return targets, None
     if observes == "labels":

@@ -172,7 +172,7 @@ def _baseline_cells(stages: Sequence[Stage], target: str) -> None:
         return
     private, labels = to_float(stage.scene.split.train.images), stage.scene.split.train.labels
     public = to_float(stage.scene.split.public.images)
-    flat, targets = public.reshape(len(public), -1), np.arange(len(stage.scene.names), dtype=np.int32)
+    flat, targets = public.reshape(len(public), -1), setup.attacked(stage.config, stage.scene)
     squares, nearest = np.sum(flat**2, 1), np.empty((len(targets), *public.shape[1:]), np.float32)
     for c in targets:
         own = private[labels == c].reshape(-1, flat.shape[1])

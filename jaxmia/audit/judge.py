@@ -126,14 +126,16 @@ def judge_candidates(
             usable, metrics.feature_distance(deep, private, judge.labels, targets), np.nan
         )
         if usable.sum() >= 4:
+            own = np.isin(judge.labels, targets)  # what nobody was to recover is not missing
+            private, groups = private[own], judge.labels[own]
             summary[f"frechet_distance [{judge.name}]"] = block_jackknife(
-                metrics.frechet_distance, deep[usable], private, second_groups=judge.labels
+                metrics.frechet_distance, deep[usable], private, second_groups=groups
             )
             spread = metrics.prdc(private, deep[usable], k=3)
             summary[f"precision [{judge.name}]"] = bootstrap(spread.precision, targets[usable])
-            summary[f"recall [{judge.name}]"] = bootstrap(spread.recall, judge.labels)
+            summary[f"recall [{judge.name}]"] = bootstrap(spread.recall, groups)
             summary[f"density [{judge.name}]"] = bootstrap(spread.density, targets[usable])
-            summary[f"coverage [{judge.name}]"] = bootstrap(spread.coverage, judge.labels)
+            summary[f"coverage [{judge.name}]"] = bootstrap(spread.coverage, groups)
     if pairs is not None:
         per_case["ssim"] = metrics.ssim(shown, pairs)
         per_case["psnr"] = metrics.psnr(shown, pairs)

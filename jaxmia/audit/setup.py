@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxmia import attacks, defenses, models, zoo
 from jaxmia.audit import classifiers
@@ -23,7 +23,7 @@ from jaxmia.priors import Blocks, cut
 from jaxmia.sections import check_numbers, within
 from jaxmia.target import FirstLayers, Target, from_linen
 
-__all__ = ["SCHEMA", "assemble", "check", "family", "inputs", "plan", "public_batches", "shown"]
+__all__ = ["SCHEMA", "assemble", "attacked", "check", "family", "inputs", "plan", "public_batches", "shown"]
 
 OBSERVED = ("label", "labels", "scores", "scores and explanation", "features", "masked images")
 
@@ -73,12 +73,15 @@ SCHEMA: dict[str, Any] = {
     "split": (str, "block1"),
     "attacks": attacks,
     "candidates": (int, 1),
+    "attacked_classes": (int, 0),
+    "public_batch": (int, 32),
     "controls": (tuple[str, ...], ()),
     "plan": plan,
 }
-"""Sections of an image audit. `candidates`: reconstructions per class. `controls`: names of targets that are trained
-once more on shuffled labels and attacked likewise. `split`: the layer of the targets whose features a client would send
-to a server, for attacks that observe features."""
+"""Sections of an image audit. `candidates`: reconstructions per class. `attacked_classes`: so many, the first ones, are
+attacked; 0 for all. `public_batch`: public images in a minibatch of attacks that train on them. `controls`: names of
+targets that are trained once more on shuffled labels and attacked likewise. `split`: the layer of the targets whose
+features a client would send to a server, for attacks that observe features."""
 
 
 def family(config: dict[str, Any]) -> dict[str, Any]:
@@ -198,10 +201,15 @@ def shown(observes: str, target: Target, split: str) -> Target:
     return target.until(split) if observes == "features" else target
 
 
+def attacked(config: dict[str, Any], scene: Scene) -> Int[np.ndarray, " n"]:
+    """The classes that are attacked."""
+    return np.arange(config["attacked_classes"] or len(scene.names), dtype=np.int32)
+
+
 def public_batches(config: dict[str, Any], scene: Scene) -> Callable[[int], Any]:
     """Minibatches of public images, for the training stages of attacks."""
     public = to_float(scene.split.public.images)
-    return minibatches({"x": public}, min(32, len(public)), config["seed"])
+    return minibatches({"x": public}, min(config["public_batch"], len(public)), config["seed"])
 
 
 def check(config: dict[str, Any]) -> Scene:
@@ -213,8 +221,8 @@ def check(config: dict[str, Any]) -> Scene:
     Raises:
       ValueError: for what contradicts itself or is out of range, naming section and field.
     """
-    if config["candidates"] < 1:
-        raise ValueError(f"candidates: {config['candidates']}; legal is 1 or more")
+    for name in ("candidates", "public_batch"):
+        check_numbers("", {name: config[name]}, least=1)
     for section in listed(config["attacks"]):
         card = attacks.get(section["name"]).card
         if card.modality != "image":
@@ -233,6 +241,9 @@ def check(config: dict[str, Any]) -> Scene:
     jobs = classifiers.jobs(config)
     scene = DATA[config["data"]["name"]](**keywords(config["data"]))
     labels, nowhere = scene.split.train.labels, pathlib.Path()
+    if not 0 <= config["attacked_classes"] <= len(scene.names):
+        legal = f"legal is 1 to the {len(scene.names)} private classes, or 0 for all"
+        raise ValueError(f"attacked_classes: {config['attacked_classes']}; {legal}")
 
     def classifier(section: dict[str, Any], recipes: Any, defended: Any) -> tuple[Any, Any]:
         recipe = recipes[section["name"]](**keywords(section))

@@ -25,7 +25,8 @@ from jaxmia.checkpoint import private_folder, write_atomically
 
 __all__ = ["Executor", "Task", "sweep", "train_for", "work_off"]
 
-APART = ("attacks", "candidates", "decoder", "plan")  # sections that have no part in what is trained
+# Sections that have no part in what cells share.
+APART = ("attacked_classes", "attacks", "candidates", "decoder", "plan", "public_batch")
 
 
 class Task(NamedTuple):

@@ -26,7 +26,7 @@ __all__ = [
     "varying",
 ]
 
-_ADVERSARY = ("attacks", "prior", "decoder", "evaluators", "candidates", "plan")
+_ADVERSARY = ("attacked_classes", "attacks", "prior", "decoder", "evaluators", "candidates", "plan", "public_batch")
 """Sections of a configuration that leave the target as it is: a defender does not choose among their settings."""
 
 

@@ -17,6 +17,7 @@ ATTACKS = """attacks:
   - {name: image/inverse_network, steps: 3}
 split: inner/penultimate
 networks: {width: 4, surrogates: [softmax]}
+attacked_classes: 2
 """
 
 
@@ -37,11 +38,11 @@ def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeyp
     assert set(cells) == {"align_mi_gmi", "lomma_gmi", "deep_inversion", "rmle", "inverse_network"}
     for name, cell in cells.items():
         with np.load(cell / "candidates.npz", allow_pickle=False) as arrays:
-            assert arrays["candidates"].shape == (6, 12, 12, 3)
-            assert arrays["targets"].tolist() == [0, 1, 2, 0, 1, 2]
+            assert arrays["candidates"].shape == (4, 12, 12, 3)
+            assert arrays["targets"].tolist() == [0, 1, 0, 1]
             assert ("pairs" in arrays.files) == (name in ("rmle", "inverse_network"))
             # Two candidates of a class are two cases, with random numbers or victims of their own.
-            assert np.abs(arrays["candidates"][:3] - arrays["candidates"][3:]).max() > 1e-5, name
+            assert np.abs(arrays["candidates"][:2] - arrays["candidates"][2:]).max() > 1e-5, name
     record = json.loads((cells["align_mi_gmi"] / "cell.json").read_text())
     assert record["hyperparameters"]["base"]["name"] == "image/gmi"
     assert record["hyperparameters"]["base"]["steps"] == 3
@@ -59,6 +60,7 @@ def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeyp
         ("image/rmle\nsplit: block9", "feature: 'block9'; legal is one of inner/penultimate"),
         ("image/mi_face\nnetworks: {surrogates: [lenet]}", "networks: surrogates: lenet; legal is some of softmax"),
         ("image/mi_face\nnetworks: {width: 0}", "networks: width: 0; legal is 1 or more"),
+        ("image/mi_face\nattacked_classes: 4", "attacked_classes: 4; legal is 1 to the 3 private classes, or 0 for all"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_before_anything_is_trained(attack, told, tmp_path, capsys):
@@ -74,6 +76,7 @@ SHOWN = """attacks:
   - {name: image/secret_gen, gan_steps: 2, gan_batch: 2, latents: 3, patches: 2, steps: 2}
 split: block2
 networks: {width: 2}
+public_batch: 2
 candidates: 1
 """
 

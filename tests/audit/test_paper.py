@@ -100,7 +100,7 @@ def stages(attack):
 
 
 WIDTHS = ["targets.0.width=2", "targets.1.width=2", "evaluators.0.width=2", "data.size=32"]
-AT_64 = ["data.private=2", "targets.2.width=2", "prior.batch_size=2"]
+AT_64 = ["data.private=2", "attacked_classes=1", "targets.2.width=2", "prior.batch_size=2"]
 SMALL = {
     "celeba64.yaml": [*AT_64, "networks.width=2", "attacks.2.top=3"],
     "celeba64_black_box.yaml": AT_64,
