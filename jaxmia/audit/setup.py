@@ -108,7 +108,7 @@ def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, st
     with within("networks"):
         width, surrogates = _networks(**config["networks"])
     height, breadth, channels = shape
-    hidden = np.zeros((height, breadth), bool)
+    hidden = np.zeros((height, breadth), bool)  # the middle half of rows and columns
     hidden[height // 4 : height - height // 4, breadth // 4 : breadth - breadth // 4] = True
     return {
         "shape": shape,
@@ -172,14 +172,10 @@ def _client(shows: Target, module: Any, split: str, supplied: dict[str, Any]) ->
     image = jnp.zeros(supplied["shape"])
     features = jax.eval_shape(lambda: shows.apply(shows.params, image)).features  # type: ignore[misc]
     shapes = [supplied["shape"], *(features[name].shape for name in layers)]
-    maps = len(features[split].shape) == 3
-    return {
-        "client": FirstLayers(module, split),
-        "layers": layers,
-        "inverses": [models.MapDecoder(shape, supplied["decoder"].width) for shape in shapes]
-        if maps
-        else [supplied["decoder"]],
-    }
+    inverses = [models.MapDecoder(shape, supplied["decoder"].width) for shape in shapes]
+    if len(features[split].shape) != 3:  # no maps: the whole is undone at once
+        layers, inverses = (), [supplied["decoder"]]
+    return {"client": FirstLayers(module, split), "layers": layers, "inverses": inverses}
 
 
 def _factory(section: dict[str, Any], supplied: dict[str, Any]) -> Callable[..., Attack]:
