@@ -2,11 +2,12 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from jaxmia import cli, config
-from jaxmia.audit import folder, image
+from jaxmia.audit import classifiers, folder, image, setup
 from tests.tiny import write_config
 
 ATTACKS = """attacks:
@@ -100,3 +101,15 @@ def test_explanations_blocks_and_masked_images_are_shown(tmp_path, monkeypatch):
     assert all(found.shape == pairs.shape == (3, 32, 32, 3) for found in images.values())
     hidden = np.any(images["secret_gen"] != pairs, (0, 3))
     assert hidden[8:24, 8:24].mean() > 0.9 and hidden.sum() == hidden[8:24, 8:24].sum()
+
+
+def test_a_control_starts_from_other_weights(tmp_path):
+    path = written(tmp_path, "attacks: image/mi_face\ncontrols: [mlp]\n")
+    text = path.read_text(encoding="utf-8")
+    target = "targets: {name: mlp, width: 20, steps: 1, weight_decay: 0.0}"
+    path.write_text(text.replace("targets: {name: softmax, steps: 30, rate: 0.1}", target), encoding="utf-8")
+    checked = config.load(path, [], image.SCHEMA)
+    trained = classifiers.targets(checked, tmp_path / "training", setup.check(checked))
+    assert [one.control for one in trained] == [False, True]
+    kernels = [max(jax.tree.leaves(one.target.params), key=np.size).ravel() for one in trained]
+    assert kernels[0].shape == kernels[1].shape and abs(np.corrcoef(*kernels)[0, 1]) < 0.2
