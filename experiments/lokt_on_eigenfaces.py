@@ -26,6 +26,7 @@ from orl import HERE, audit, cells
 from jaxmia import Access, Plan, Scenario, config, run
 from jaxmia.attacks.image.lokt import lokt
 from jaxmia.audit import image, setup
+from jaxmia.audit.classifiers import keywords
 from jaxmia.audit.judge import judge_candidates
 from jaxmia.core import Prior
 from jaxmia.metrics.estimate import difference
@@ -48,13 +49,18 @@ def attacked(where: pathlib.Path, seed: int, labels: int, surrogate_steps: int) 
     """LOKT on eigenfaces against the target and the control that image_attacks.py trained, judged by its evaluators."""
     resolved = config.load(where / "config.yaml", [], image.SCHEMA)
     scene, trained, judges, inputs = image.train(resolved, [where])
+    section = next(section for section in resolved["attacks"] if section["name"] == "image/lokt")
+    settings = keywords(section) | {
+        "dimensions": 100,
+        "gan_steps": 1,
+        "labels": labels,
+        "surrogate_steps": surrogate_steps,
+    }
     people, out = np.arange(len(scene.names), dtype=np.int32), {}
     for one in trained:
         attack = lokt(
             one.target.view(Access.LABELS), inputs["gallery"], len(people), Drawn(inputs["prior"]),
-            inputs["classifying_discriminator"], inputs["surrogates"], dimensions=100, gan_steps=1, gan_batch=32,
-            critic_steps=1, labels=labels, surrogate_steps=surrogate_steps, surrogate_batch=32, surrogate_rate=0.03,
-            steps=100,
+            inputs["classifying_discriminator"], inputs["surrogates"], **settings,
         )  # fmt: skip
         scenario = Scenario(one.target, people, public=setup.public_batches(resolved, scene))
         found = run(attack, jax.random.key(seed), scenario, plan=Plan(progress=False))

@@ -1,6 +1,6 @@
 """What one accelerator does: GMI on 64 pixels and MI-Face, in candidates x steps per second and as a share of its peak.
 
-    python experiments/benchmarks/gpu.py                # any single GPU, at most 8 minutes; writes results/gpu.json
+    python experiments/benchmarks/gpu.py                # any single GPU, about 7 minutes; writes results/gpu.json
     python experiments/benchmarks/gpu.py --small        # small sizes; writes results/gpu_small.json, also from a CPU
 
 Networks: DCGenerator and WGANCritic of 64 x 64 x 3 with a VGG target of 1,000 classes (weights random, since only speed is
@@ -269,11 +269,12 @@ def main() -> None:
     known = record.read(file) if file.exists() else {}
     if known.get("environment") == report["environment"]:
         report, began = known, began - known["seconds"]
-    tried = report.setdefault("smoke", {}) if not small else {}
-    missing = [name for name in attacks.names() if "passed" not in tried.get(name, ())] if not small else []
-    if missing:
-        tried |= smoke(missing, options.seconds / 3)
-        print("smoke", tried, flush=True)
+    if not small:
+        tried = report.setdefault("smoke", {})
+        missing = [name for name in attacks.names() if "passed" not in tried.get(name, ())]
+        if missing:
+            tried |= smoke(missing, options.seconds / 3)
+            print("smoke", tried, flush=True)
     (width, cases), seconds = (16, 16) if small else (64, 256), 2.0
     made = {kind: processes(kind, width) for kind in (jnp.float32, jnp.bfloat16)}
     works = {name: flops(process) for name, process in made[jnp.float32].items()}

@@ -168,9 +168,10 @@ def assemble(
 def _client(shows: Target, module: Any, split: str, supplied: dict[str, Any]) -> dict[str, Any]:
     """Of the client's part: its architecture, its blocks before what is sent, and decoders that undo one each."""
     prefix, number = re.fullmatch(r"(.*?)(\d*)", split).groups()  # type: ignore[union-attr]
-    layers = tuple(f"{prefix}{i}" for i in range(1, int(number or 1)))
     image = jnp.zeros(supplied["shape"])
     features = jax.eval_shape(lambda: shows.apply(shows.params, image)).features  # type: ignore[misc]
+    before = (f"{prefix}{i}" for i in range(1, int(number or 1)))  # block1, block2, ... of block3
+    layers = tuple(name for name in before if name in features)
     shapes = [supplied["shape"], *(features[name].shape for name in layers)]
     inverses = [models.MapDecoder(shape, supplied["decoder"].width) for shape in shapes]
     if len(features[split].shape) != 3:  # no maps: the whole is undone at once
