@@ -13,7 +13,8 @@ classes it is y f. Weight decay leads to such a point as well, whatever the loss
 gives no gradient by x: `network` is the same network with `softened` ReLUs, sigmoid(alpha x) for the step.
 
 The equation has many solutions (https://arxiv.org/abs/2509.21296): two candidates that share an image, for one, may be off
-in opposite ways. Which candidates are training images is not told; those of a large multiplier are more likely to be.
+in opposite ways. Without a bias in the first layer it determines l_i x_i alone, of images less what the network takes off.
+Which candidates are training images is not told; those of a large multiplier are more likely to be.
 
 All images of a network belong together, so a case is the labels of all candidates.
 
