@@ -2,11 +2,12 @@
 
     python experiments/image_attacks.py      # hours on two cores; what was finished before is found again
 
-Writes results/image_attacks.csv (a row per data set and attack), results/image_attacks.json (the orderings that papers
-claim) and for each data set a picture, attacks x classes; run folders with reports and all pictures are in --runs. A seed
-draws the photos that train, the networks and the attacks. Settings: configs/image_attacks_orl.yaml and _mnist.yaml, in
-sizes for a CPU, so a row tells of the attack at that size and not of the numbers of its paper. With --gpu it is the
-attacks of the orderings alone, without controls, in configs/image_attacks_orl_gpu.yaml and _mnist_gpu.yaml.
+Writes results/image_attacks.csv (a row per data set, target and attack), results/image_attacks.json (the orderings that
+papers claim) and for each data set a picture, attacks x classes; run folders with reports and all pictures are in --runs.
+A seed draws the photos that train, the networks and the attacks. Settings: configs/image_attacks_orl.yaml and _mnist.yaml,
+and for a vision transformer, which SMI needs, _orl_vit.yaml and _mnist_vit.yaml; in sizes for a CPU, so a row tells of the
+attack at that size and not of the numbers of its paper. With --gpu it is the attacks of the orderings alone, without
+controls, in configs/image_attacks_orl_gpu.yaml and _mnist_gpu.yaml.
 
 `accuracy` is the share of cases that an evaluator gives the wanted class, mean over seeds, with a 95 % bootstrap
 interval over classes, each class's seeds kept together; `control` is the same on a target of shuffled labels;
@@ -29,7 +30,6 @@ from PIL import Image, ImageDraw
 
 from jaxmia.metrics.estimate import bootstrap, difference
 
-TARGET = "convnet"
 ORDERINGS = (  # weaker, stronger, who claims it
     ("gmi", "ked_mi", "KED-MI"),
     ("ked_mi", "plg_mi", "PLG-MI"),
@@ -55,15 +55,16 @@ def pooled(seeds: list[dict[str, np.ndarray]], metric: str) -> Any:
     return bootstrap(values[kept], classes[kept]) if kept.any() else None
 
 
-def row(dataset: str, name: str, folders: list[pathlib.Path], found: list[dict[str, dict]]) -> dict[str, Any]:
-    """What the table says of one attack."""
-    cell = name if name == NOTHING else f"{TARGET}--{name}"
+def row(dataset: str, cell: str, folders: list[pathlib.Path], found: list[dict[str, dict]]) -> dict[str, Any]:
+    """What the table says of one attack on one target."""
+    target, _, name = cell.partition("--")
     records = [record.read(where / "cells" / cell / "cell.json") for where in folders]
-    seeds, controls = [one[cell] for one in found], [one.get(f"{TARGET}-shuffled--{name}") for one in found]
+    seeds, controls = [one[cell] for one in found], [one.get(f"{target}-shuffled--{name}") for one in found]
     queries = [one["queries"]["mean"] for one in records if one["queries"]]
     out = {
         "dataset": dataset,
-        "attack": name.removeprefix("baseline--"),
+        "target": "" if cell == NOTHING else target,
+        "attack": name,
         "title": records[0]["label"],
         "access": records[0]["card"]["access"],
         "knows": records[0]["card"]["knows"],
@@ -96,9 +97,9 @@ def row(dataset: str, name: str, folders: list[pathlib.Path], found: list[dict[s
     return out
 
 
-def ordering(weaker: str, stronger: str, found: list[dict[str, dict]]) -> dict[str, Any]:
+def ordering(target: str, weaker: str, stronger: str, found: list[dict[str, dict]]) -> dict[str, Any]:
     """By evaluator, how much more accurate the second attack is on the same cases, with what that says."""
-    first, second = ([one[f"{TARGET}--{name}"] for one in found] for name in (weaker, stronger))
+    first, second = ([one[f"{target}--{name}"] for one in found] for name in (weaker, stronger))
     out, said = {}, {1: "confirmed", -1: "refuted", 0: "undecided"}
     for judge in judges_of(first[0]):
         metric = f"attack_accuracy@1 [{judge}]"
@@ -108,10 +109,8 @@ def ordering(weaker: str, stronger: str, found: list[dict[str, dict]]) -> dict[s
     return out
 
 
-def sheet(where: pathlib.Path, names: list[str], columns: int = 8) -> Image.Image:
-    """Private images of the first classes, and below them what each attack made of them, named on the left."""
-    files = {"private": where / "truth.npz", "nearest_public": where / "cells" / NOTHING / "candidates.npz"}
-    files |= {name: where / "cells" / f"{TARGET}--{name}" / "candidates.npz" for name in names}
+def sheet(files: dict[str, pathlib.Path], columns: int = 8) -> Image.Image:
+    """Images of the first classes, a row for every file: private ones, or what an attack made, named on the left."""
     strips = []
     for name, file in files.items():
         with np.load(file, allow_pickle=False) as arrays:
@@ -139,17 +138,28 @@ def main() -> None:
     report, rows = record.header(__file__, options.seeds), []
     size = "_gpu" if options.gpu else ""
     for dataset in options.datasets:
-        folders = [audit(f"image_attacks_{dataset}{size}", seed, options.runs) for seed in options.seeds]
-        found = [cells(where) for where in folders]
-        names = [cell.partition("--")[2] for cell in found[0] if cell.startswith(f"{TARGET}--")]
-        rows += [row(dataset, name, folders, found) for name in (NOTHING, *names)]
-        report[dataset] = {
-            f"{stronger} over {weaker} ({who})": ordering(weaker, stronger, found)
-            for weaker, stronger, who in ORDERINGS
-            if weaker in names and stronger in names
-        }
+        files: dict[str, pathlib.Path] = {}
+        report[dataset] = {}
+        for kind in ("_gpu",) if options.gpu else ("", "_vit"):
+            folders = [audit(f"image_attacks_{dataset}{kind}", seed, options.runs) for seed in options.seeds]
+            found, first = [cells(where) for where in folders], folders[0] / "cells"
+            target = record.read(folders[0] / "targets.json")[0]["name"]
+            names = [cell.partition("--")[2] for cell in found[0] if cell.startswith(f"{target}--")]
+            if not files:
+                rows.append(row(dataset, NOTHING, folders, found))
+                files = {"private": folders[0] / "truth.npz", "nearest_public": first / NOTHING / "candidates.npz"}
+            rows += [row(dataset, f"{target}--{name}", folders, found) for name in names]
+            report[dataset] |= {
+                f"{stronger} over {weaker} ({who})": ordering(target, weaker, stronger, found)
+                for weaker, stronger, who in ORDERINGS
+                if weaker in names and stronger in names
+            }
+            files |= {
+                f"{name} on {target}" if name in files else name: first / f"{target}--{name}" / "candidates.npz"
+                for name in names
+            }
         options.output.mkdir(parents=True, exist_ok=True)
-        sheet(folders[0], names).save(options.output / f"image_attacks_{dataset}{size}.png")
+        sheet(files).save(options.output / f"image_attacks_{dataset}{size}.png")
     fields = list(dict.fromkeys(key for one in rows for key in one))
     with open(options.output / f"image_attacks{size}.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")

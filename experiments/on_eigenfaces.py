@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import record
-from image_attacks import TARGET, judges_of, pooled
+from image_attacks import judges_of, pooled
 from orl import HERE, audit, cells
 
 from jaxmia import Plan, Scenario, config, run
@@ -31,6 +31,7 @@ from jaxmia.audit.judge import judge_candidates
 from jaxmia.core import Prior
 from jaxmia.metrics.estimate import difference
 
+TARGET = "convnet"
 EIGENFACES = f"{TARGET}--eigenfaces"
 EXCEEDS = {"lokt": "brep_mi", "ked_mi": "gmi"}
 """By attack, what it was expected to exceed."""
