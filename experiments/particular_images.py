@@ -115,6 +115,7 @@ class Critic(nn.Module):
 
 
 def draw(dataset: str, seed: int) -> Data:
+    """At most 4,000 images, half of them private."""
     images = mnist.load(SHAPE[0]) if dataset == "mnist" else orl.load(*SHAPE[:2])
     rows = np.random.default_rng(seed).permutation(len(images.labels))[:4000]
     both = [
@@ -226,9 +227,9 @@ def attack_updates_leak(
     """Of a network updated with one private image after another, each time anew, that it did not learn before."""
     fresh = {name: rows[:attacked] for name, rows in data.private.items()}
     network = models.MLP(data.classes, width=64)
-    learned = data._replace(private={name: rows[attacked:] for name, rows in data.private.items()})
+    others = {name: rows[attacked:] for name, rows in data.private.items()}
     process = train.supervised(network, optax.adam(1e-3), steps=train_steps)
-    params = fit(process, data.key, minibatches(learned.private, 32, data.seed), plan=Plan(progress=False))[0]["params"]
+    params = fit(process, data.key, minibatches(others, 32, data.seed), plan=Plan(progress=False))[0]["params"]
     target = from_linen(network, {"params": params}, classes=data.classes)
     gallery = jnp.asarray(data.own["x"])
 
@@ -238,7 +239,7 @@ def attack_updates_leak(
             return optax.softmax_cross_entropy_with_integer_labels(logits, y[None])[0]
 
         updated = jax.tree.map(lambda leaf, slope: leaf - rate * slope, params, jax.grad(loss)(params))
-        return jax.nn.softmax(network.apply({"params": updated}, gallery[:100]))
+        return jax.nn.softmax(network.apply({"params": updated}, gallery[:100]))  # so many probes are the default
 
     cases = np.asarray(jax.vmap(after)(fresh["x"], fresh["y"]))
     attack = updates_leak(
