@@ -7,7 +7,8 @@ papers claim) and for each data set a picture, attacks x classes; run folders wi
 A seed draws the photos that train, the networks and the attacks. Settings: configs/image_attacks_orl.yaml and _mnist.yaml,
 and for a vision transformer, which SMI needs, _orl_vit.yaml and _mnist_vit.yaml; in sizes for a CPU, so a row tells of the
 attack at that size and not of the numbers of its paper. With --gpu it is the attacks of the orderings alone, without
-controls, in configs/image_attacks_orl_gpu.yaml and _mnist_gpu.yaml.
+controls, in configs/image_attacks_orl_gpu.yaml and _mnist_gpu.yaml. Attacks that need another scene are in
+particular_images.py.
 
 `accuracy` is the share of cases that an evaluator gives the wanted class, mean over seeds, with a 95 % bootstrap
 interval over classes, each class's seeds kept together; `control` is the same on a target of shuffled labels;

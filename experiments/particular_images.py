@@ -1,6 +1,6 @@
 """Image attacks that are after particular images, not classes, and whose victim is no trained classifier to be asked.
 
-    python experiments/particular_images.py     # an hour on two cores; what was finished before is found again
+    python experiments/particular_images.py     # 40 minutes on a core; what was finished before is found again
 
 The rows that image_attacks.py cannot have: what the adversary sees is a network's parameters beside the rest of its
 training set, an update, or what a client sends in split learning. ORL faces and MNIST digits at 32 pixels, all classes; a
