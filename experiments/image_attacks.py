@@ -19,7 +19,6 @@ leaves it undecided.
 """
 
 import argparse
-import csv
 import pathlib
 import time
 from typing import Any
@@ -161,11 +160,7 @@ def main() -> None:
             }
         options.output.mkdir(parents=True, exist_ok=True)
         sheet(files).save(options.output / f"image_attacks_{dataset}{size}.png")
-    fields = list(dict.fromkeys(key for one in rows for key in one))
-    with open(options.output / f"image_attacks{size}.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fields, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    record.write_rows(rows, options.output, f"image_attacks{size}")
     record.write(report, began, options.output, f"image_attacks{size}")
 
 

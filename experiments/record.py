@@ -1,5 +1,6 @@
-"""How the experiments write down what they measured: one JSON file that a person can read."""
+"""How the experiments write down what they measured: one JSON file that a person can read, and tables as CSV."""
 
+import csv
 import json
 import pathlib
 import platform
@@ -13,7 +14,7 @@ import numpy as np
 
 from jaxmia.metrics.estimate import Estimate
 
-__all__ = ["header", "interval", "read", "write"]
+__all__ = ["header", "interval", "read", "write", "write_rows"]
 
 
 def header(script: str, seeds: Iterable[int]) -> dict[str, Any]:
@@ -41,6 +42,16 @@ def write(report: dict[str, Any], began: float, folder: pathlib.Path, name: str)
     report["seconds"] = round(time.perf_counter() - began)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(_text(report, 1) + "\n")
+
+
+def write_rows(rows: list[dict[str, Any]], folder: pathlib.Path, name: str) -> None:
+    """Writes `folder/name.csv`, with the columns of all rows; a cell that a row lacks is empty."""
+    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(
+            file, list(dict.fromkeys(key for row in rows for key in row)), restval="", lineterminator="\n"
+        )
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _text(value: Any, depth: int) -> str:
