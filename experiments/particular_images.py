@@ -4,8 +4,9 @@
 
 The rows that image_attacks.py cannot have: what the adversary sees is a network's parameters beside the rest of its
 training set, an update, or what a client sends in split learning. ORL faces and MNIST digits at 32 pixels, all classes; a
-seed draws which half of the images is private and which the adversary's own, the networks and the attacks. Networks and
-steps are in sizes for a CPU, so a row tells of the attack at that size and not of the numbers of its paper.
+seed draws which half of the images is private and which the adversary's own, the networks and the attacks. Settings:
+configs/particular_images.yaml, in sizes for a CPU, so a row tells of the attack at that size and not of the numbers of its
+paper.
 
 Each reconstruction is compared with the very image that it is of. `named` is the share of reconstructions to which, in
 pixels, this image is the nearest of all attacked ones of the seed. The control is the reconstruction made for another of
@@ -27,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import record
+import yaml
 from orl import HERE
 from PIL import Image, ImageDraw
 
@@ -286,36 +288,23 @@ def attack_fsha(data: Data, *, attacked: int, width: int, **settings: Any) -> Fo
     return swapped(recover(attack, data, target, np.arange(attacked, dtype=np.int32)), data.private["x"][:attacked])
 
 
-ATTACKS: dict[str, tuple[Callable[..., Found], dict[str, Any]]] = {
-    "informed_adversary": (attack_informed, {"records": 200, "attacked": 20, "decay": 1.0}),
-    "kkt": (
-        attack_kkt,
-        {"records": 10, "width": 500, "decay": 0.02, "train_steps": 8000, "steps": 4000, "rate": 1.0, "spread": 0.01}
-        | {"multiplier_rate": 0.1, "multiplier_weight": 0.1, "box_weight": 0.03, "released": True},
-    ),
-    "updates_leak": (
-        attack_updates_leak,
-        {"attacked": 20, "train_steps": 1000, "rate": 0.01, "width": 16, "steps": 2000},
-    ),
-    "query_free": (
-        attack_query_free,
-        {"attacked": 20, "steps": 500, "rate": 0.05, "variation": 0.1, "center": 0.5, "deviation": 0.25}
-        | {"shadow_steps": 2000},
-    ),
-    "unsplit": (attack_unsplit, {"attacked": 5, "rounds": 100, "rate": 0.01}),
-    "fsha": (
-        attack_fsha,
-        {"attacked": 20, "width": 16, "steps": 2000, "client_rate": 1e-3, "rate": 1e-3, "critic_rate": 1e-3},
-    ),
+ATTACKS: dict[str, Callable[..., Found]] = {
+    "informed_adversary": attack_informed,
+    "kkt": attack_kkt,
+    "updates_leak": attack_updates_leak,
+    "query_free": attack_query_free,
+    "unsplit": attack_unsplit,
+    "fsha": attack_fsha,
 }
+SETTINGS = yaml.safe_load((HERE.parent / "configs" / "particular_images.yaml").read_text())
 
 
 def cell(dataset: str, name: str, seed: int, runs: pathlib.Path) -> dict[str, np.ndarray]:
     """One attack of one seed, run or found."""
-    attack, settings = ATTACKS[name]
+    settings = SETTINGS[name]
     file = runs / f"{dataset}-{name}-{seed}-{config.digest({'attack': settings})[:12]}.npz"
     if not file.exists():
-        began, found = time.perf_counter(), attack(draw(dataset, seed), **settings)
+        began, found = time.perf_counter(), ATTACKS[name](draw(dataset, seed), **settings)
         arrays = {field: np.clip(np.asarray(images), 0, 1) for field, images in found._asdict().items()}
         folder.write_npz(file, **arrays, seconds=np.asarray(time.perf_counter() - began))
     with np.load(file, allow_pickle=False) as arrays:
@@ -342,7 +331,7 @@ def row(dataset: str, name: str, found: list[dict[str, np.ndarray]]) -> dict[str
         "access": card.access.name,
         "knows": card.knows,
         "observes": card.observes,
-        "settings": "; ".join(f"{key}={value}" for key, value in ATTACKS[name][1].items()),
+        "settings": "; ".join(f"{key}={value}" for key, value in SETTINGS[name].items()),
         "images": sum(len(one["truth"]) for one in found),
         "seconds_per_image": round(min(float(one["seconds"]) / len(one["truth"]) for one in found), 2),
     }
