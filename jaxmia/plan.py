@@ -19,8 +19,9 @@ class Plan(NamedTuple):
       block: most steps between two looks of the host at who is finished.
       devices: the devices to use; None takes all local ones (training over several: all there are).
       mapper: "shard_map" or "pmap".
-      loop: "host" drives a jitted step from Python, "scan" runs a block in one `lax.scan`, "auto" takes "host" on CPU
-        (where convolution gradients inside scan are 7-13 times slower) and "scan" elsewhere.
+      loop: "host" drives a jitted step from Python, "scan" lets the device loop over a block of them. "auto" takes "host"
+        on CPU for a step with gradients of convolutions other than jaxmia's own, 7-13 times slower in a loop there, else
+        "scan".
       training: "one_device"; "data_parallel" cuts every minibatch over all devices, of all processes, and sums the
         gradients; "fully_sharded" cuts what is trained as well, for targets larger than a device. These two move what
         is trained by rounding.

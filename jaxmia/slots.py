@@ -119,23 +119,28 @@ def build(
         state=zeros(state_shapes),
         info=zeros(told_shapes),
     )
-    loop = plan.loop if plan.loop != "auto" else ("host" if devices[0].platform == "cpu" else "scan")
-    block_length = max(1, min(plan.block, steps))
+    on_cpu, block_length = devices[0].platform == "cpu", max(1, min(plan.block, steps))
+    fastest = "host" if on_cpu and _slow_in_a_loop(text) else "scan"
+    looped = steps > 0 and (fastest if plan.loop == "auto" else plan.loop) == "scan"
 
-    def block(key: Any, slots: Slots) -> Slots:
-        return jax.lax.scan(lambda s, _: (step(key, s), None), slots, length=block_length)[0]
+    def block(shared: Any, slots: Slots) -> Slots:
+        key, length = shared
+        # A GPU asks the host before every round of a loop whose length is not compiled in.
+        return jax.lax.fori_loop(0, length if on_cpu else block_length, lambda _, s: step(key, s), slots)
 
     how: dict[str, Any] = {"devices": devices, "mapper": plan.mapper}
     new = (example.idle, example.rows, example.ids, example.case)
     admit_program = compile_program(admit, key, example, *new, donate=(0,), **how)
     read_program = compile_program(read, key, example, **how)
-    looped = loop == "scan" and steps > 0
-    stepped = compile_program(block if looped else step, key, example, donate=(0,), **how) if steps > 0 else None
-    run_block = _ScanLoop(stepped) if looped else _HostLoop(stepped, block_length if steps > 0 else 0)
+    stepped: Any = None
+    if steps > 0:
+        one = (block, (key, np.int32(1))) if looped else (step, key)
+        stepped = compile_program(*one, example, donate=(0,), **how)
+    run_block = _Blocks(stepped, looped, block_length if steps > 0 else 0)
     programs = [program for program in (admit_program, read_program, stepped) if program]
     with ThreadPoolExecutor() as threads:  # the compiler does not hold the interpreter
         list(threads.map(Program.compile, programs))
-    print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, run_block.constants)
+    print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, getattr(stepped, "constants", []))
     memory = max(program.memory() for program in programs)
     return Programs(run_block, admit_program, read_program, example, print_of_run, memory)
 
@@ -150,6 +155,16 @@ def _one_after_another(fn: Any, together: int, chunk: int) -> Any:
         return jax.tree.map(lambda a: a.reshape(chunk, *a.shape[2:]), jax.lax.map(lambda one: fn(*one), cut))
 
     return mapped
+
+
+def _slow_in_a_loop(step: str) -> bool:
+    """Whether a traced step convolves with a kernel that is not [..., in, out], as gradients of convolutions do by default.
+
+    Such are 7 to 13 times slower on CPU inside a loop of the device. Those of `jaxmia.models.convolution` are not.
+    """
+    kernels = [[int(axis) for axis in spec.split(",")] for spec in re.findall(r"rhs_spec=\(([\d, ]+)\)", step)]
+    plain = all(kernel[:2] == [len(kernel) - 1, len(kernel) - 2] for kernel in kernels)
+    return "conv_general_dilated" in step and not (kernels and plain)
 
 
 def fingerprint(text: str, *inputs: Any) -> str:
@@ -174,39 +189,30 @@ def check_stable(before: Any, after: Any) -> None:
             )
 
 
-class _HostLoop:
-    """A block of steps driven from Python: nothing is waited for between steps.
+class _Blocks:
+    """Blocks of steps, driven from Python, where nothing is waited for between steps, or looped over by the device.
 
-    It begins with one step, and keeps a block within `SECONDS` where steps are slow, so that somebody may look.
+    It begins with one step, and keeps a block within `SECONDS` where steps are slow, so that somebody may look. On a GPU
+    a looped block has its whole length always; what is beyond a case's last step changes nothing.
     """
 
     SECONDS = 3.0
 
-    def __init__(self, step: Any, length: int):
-        self.step, self.most, self.length = step, length, min(1, length)
-        self.constants = getattr(step, "constants", [])
+    def __init__(self, step: Any, looped: bool, length: int):
+        self.step, self.looped, self.most, self.length = step, looped, length, min(1, length)
 
     def __call__(self, key: Any, slots: Slots, most: int) -> Slots:
         """At most so many steps."""
         began, length = time.monotonic(), min(self.length, most)
-        for _ in range(length):
-            slots = self.step(key, slots)
+        if self.looped:
+            slots = self.step((key, np.int32(length)), slots)
+        else:
+            for _ in range(length):
+                slots = self.step(key, slots)
         jax.block_until_ready(slots.steps)
         share = self.SECONDS / max(time.monotonic() - began, 1e-9)
         self.length = min(self.most, max(1, int(length * share)))
         return slots
-
-
-class _ScanLoop:
-    """A block of steps that the device loops over; those beyond a case's last change nothing."""
-
-    def __init__(self, block: Any):
-        self.step, self.constants = block, block.constants
-
-    def __call__(self, key: Any, slots: Slots, most: int) -> Slots:
-        """The whole block, since its length is compiled in."""
-        del most
-        return self.step(key, slots)
 
 
 def _finite(state: Any) -> Bool[Array, " c"]:

@@ -2,6 +2,7 @@
 
 import re
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 from jaxmia import Plan, Process, engine, fit, info, models, parallel, slots, solve
 from jaxmia.core import WORST
 from jaxmia.data import minibatches
+from jaxmia.models.convolution import Conv, ConvTranspose
 from jaxmia.recipes import swept
 from jaxmia.train import supervised
+from tests.models.compiled import initialize
 
 KEY = jax.random.key(3)
 ONE = Plan(devices=tuple(jax.devices()[:1]), chunk=4, block=5, progress=False)
@@ -193,15 +196,42 @@ def test_one_number_that_is_not_finite_is_found_wherever_it_lies(shape, value, d
 
 
 def test_no_step_is_taken_beyond_the_last(monkeypatch):
-    taken, step = [], slots._HostLoop.__call__
+    taken, step = [], slots._Blocks.__call__
 
     def counted(self, key, now, most):
         taken.append(min(self.length, most))
         return step(self, key, now, most)
 
-    monkeypatch.setattr(slots._HostLoop, "__call__", counted)
+    monkeypatch.setattr(slots._Blocks, "__call__", counted)
     solve(walk(), KEY, CASES[:4], steps=8, plan=ONE._replace(chunk=4, block=5))
     assert sum(taken) == 8, taken
+
+
+@pytest.mark.parametrize(
+    ("module", "descends", "looped"),
+    [
+        (nn.Conv(2, (3, 3)), True, False),
+        (nn.ConvTranspose(2, (4, 4), (2, 2)), True, False),
+        (nn.Conv(2, (3, 3)), False, True),
+        (Conv(2, (3, 3)), True, True),
+        (ConvTranspose(2, (4, 4), stride=2, padding=1), True, True),
+        (nn.Dense(2), True, True),
+    ],
+)
+def test_the_device_loops_unless_a_gradient_would_be_slow_there(module, descends, looped):
+    image = jnp.ones((1, 4, 4, 3))
+    variables = initialize(module, image)
+
+    def energy(x):
+        return jnp.sum(module.apply(variables, x) ** 2)
+
+    def step(key, x, case):
+        return x - jax.grad(energy)(x) if descends else x, info(energy(x))
+
+    process = Process(lambda key, case: image, step, lambda x: x)
+    programs = slots.build(process, KEY, CASES[:2], np.arange(2), 3, ONE.devices, 2, ONE)
+    assert programs.block.looped == looped
+    assert not slots._slow_in_a_loop("add mul") and slots._slow_in_a_loop("conv_general_dilated[what is not known]")
 
 
 def test_lean_cases_go_in_larger_chunks(monkeypatch):
