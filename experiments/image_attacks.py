@@ -5,10 +5,10 @@
 Writes results/image_attacks.csv (a row per data set, target and attack), results/image_attacks.json (the orderings that
 papers claim) and for each data set a picture, attacks x classes; run folders with reports and all pictures are in --runs.
 A seed draws the photos that train, the networks and the attacks. Settings: configs/image_attacks_orl.yaml and _mnist.yaml,
-and for a vision transformer, which SMI needs, _orl_vit.yaml and _mnist_vit.yaml; in sizes for a CPU, so a row tells of the
-attack at that size and not of the numbers of its paper. With --gpu it is the attacks of the orderings alone, without
-controls, in configs/image_attacks_orl_gpu.yaml and _mnist_gpu.yaml. Attacks that need another scene are in
-particular_images.py.
+for a vision transformer, which SMI needs, _orl_vit.yaml and _mnist_vit.yaml, and for GAMIN, whose cases a CPU takes one by
+one, _orl_gamin.yaml and _mnist_gamin.yaml; in sizes for a CPU, so a row tells of the attack at that size and not of the
+numbers of its paper. With --gpu it is the attacks of the orderings alone, without controls, in
+configs/image_attacks_orl_gpu.yaml and _mnist_gpu.yaml. Attacks that need another scene are in particular_images.py.
 
 `accuracy` is the share of cases that an evaluator gives the wanted class, mean over seeds, with a 95 % bootstrap
 interval over classes, each class's seeds kept together; `control` is the same on a target of shuffled labels;
@@ -140,7 +140,7 @@ def main() -> None:
     for dataset in options.datasets:
         files: dict[str, pathlib.Path] = {}
         report[dataset] = {}
-        for kind in ("_gpu",) if options.gpu else ("", "_vit"):
+        for kind in ("_gpu",) if options.gpu else ("", "_vit", "_gamin"):
             folders = [audit(f"image_attacks_{dataset}{kind}", seed, options.runs) for seed in options.seeds]
             found, first = [cells(where) for where in folders], folders[0] / "cells"
             target = record.read(folders[0] / "targets.json")[0]["name"]
