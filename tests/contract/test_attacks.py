@@ -170,7 +170,7 @@ def test_queries_are_what_a_rounding_target_served(trial):
 
 
 def test_float_hyperparameters_can_be_traced(trial):
-    case, oracle = trial.case(), trial.oracle()
+    case, oracle, fitted = trial.case(), trial.oracle(), trial.fitted()  # trained before anything is traced
     for name, value in trial.method.hyperparameters.items():
         if not isinstance(value, float):
             continue
@@ -178,9 +178,9 @@ def test_float_hyperparameters_can_be_traced(trial):
         def one_step(traced, name=name):
             attack = trial.attack(oracle, **{name: traced})
             for stage, past in zip(attack.train, range(len(attack.train))):
-                process, batch = stage(trial.fitted()[:past]), jax.tree.map(jnp.asarray, trial.batches()(0))
+                process, batch = stage(fitted[:past]), jax.tree.map(jnp.asarray, trial.batches()(0))
                 process.step(KEY, process.init(KEY, batch), batch)
-            process = attack.solve(trial.fitted())
+            process = attack.solve(fitted)
             return process.read(process.step(KEY, process.init(KEY, case), case)[0])
 
         jax.eval_shape(one_step, jnp.float32(value))
