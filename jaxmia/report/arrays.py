@@ -30,6 +30,7 @@ def read_arrays(path: pathlib.Path, required: list[str], optional: list[str]) ->
             raise ValueError(f"{', '.join(huge)} unpacks to more than {_ARRAY_BYTES >> 30} GiB")
         with np.load(path, allow_pickle=False) as members:
             return {name: members[name] for name in names}
+    # The last is what zipfile raises for a compression that it does not know.
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ValueError(f"{path}: damaged or not what the layout asks for: {error}") from None
 
