@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmia import checkpoint
 from jaxmia.core import Info, Process
-from jaxmia.parallel import Spread, agree, hoisted, traced, uncommitted
+from jaxmia.parallel import Spread, agree, hoisted, jit, traced, uncommitted
 from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
 from jaxmia.slots import check_stable, fingerprint
@@ -60,12 +60,12 @@ def fit(
     stepped, (after, told), text = traced(process.step, key, before, first)
     check_stable(before, after)
     layout = spread.layout(before)
-    state = jax.jit(process.init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
+    state = jit(process.init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
     step, constants, _ = hoisted(
         lambda t, state, batch: stepped(jax.random.fold_in(key, t), state, batch), np.int32(0), before, first
     )
     constants = spread.everywhere(constants)
-    advance = jax.jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
+    advance = jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
     history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), told)
     done, run_print = 0, fingerprint(text, steps, key, first, spread.collect(state))
     if folder is not None:

@@ -24,9 +24,11 @@ __all__ = [
     "Spread",
     "agree",
     "compile_program",
+    "compiler_options",
     "free_memory",
     "gather_rows",
     "hoisted",
+    "jit",
     "join",
     "keep_compiled",
     "own_rows",
@@ -76,6 +78,22 @@ def _read(path: str) -> str:
     return pathlib.Path(path).read_text() if pathlib.Path(path).exists() else ""
 
 
+def compiler_options(platform: str) -> dict[str, str]:
+    """What the compiler of a platform is told.
+
+    Before jax 0.11 XLA's CPU backend hands convolutions to a library (YNNPACK) whose ones were slower than its own, up to
+    three times (`experiments/benchmarks/convolution.py`); only products of matrices are left to it here.
+    """
+    if platform != "cpu" or jax.__version_info__ >= (0, 11):
+        return {}
+    return {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+
+
+def jit(fn: Callable, **how: Any) -> Callable:
+    """`jax.jit` with `compiler_options`, for the default backend."""
+    return jax.jit(fn, compiler_options=compiler_options(jax.default_backend()), **how)
+
+
 class Program:
     """A per-device function traced for all devices, and compiled by `compile`.
 
@@ -87,12 +105,12 @@ class Program:
       shapes: of what it returns on one device.
     """
 
-    def __init__(self, lowered: Any, constants: list, shapes: Any):
-        self._lowered, self.constants, self.shapes = lowered, constants, shapes
+    def __init__(self, lowered: Any, options: dict[str, str], constants: list, shapes: Any):
+        self._lowered, self._options, self.constants, self.shapes = lowered, options, constants, shapes
 
     def compile(self) -> None:
         """Must be called once, before anything else; in any thread."""
-        self._compiled = self._lowered.compile()
+        self._compiled = self._lowered.compile(compiler_options=self._options)
 
     def __call__(self, shared: Any, *cases: Any) -> Any:
         return self._compiled(self.constants, shared, *cases)
@@ -167,7 +185,8 @@ def compile_program(
         mapped = jax.shard_map(local, mesh=mesh(devices), in_specs=specs, out_specs=sharded, check_vma=False)
         run = jax.jit(mapped, donate_argnums=donated)
     outer = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), cases)
-    return Program(run.lower(constants, shared, *outer), constants, out_shape)
+    options = compiler_options(devices[0].platform)
+    return Program(run.lower(constants, shared, *outer), options, constants, out_shape)
 
 
 def place(tree: Any, devices: Sequence[Any]) -> Any:

@@ -20,6 +20,7 @@ from jaxmia.defenses.dp_sgd import epsilon, poisson_batches
 from jaxmia.engine import fit as train_on
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Outputs, sown_features
+from jaxmia.parallel import jit
 from jaxmia.plan import Plan
 from jaxmia.target import Target, digest, from_linen
 from jaxmia.train import predict, supervised
@@ -240,7 +241,7 @@ def evaluators(config: dict[str, Any], training: pathlib.Path, scene: Scene) -> 
 
 
 def _forward(module: Any, variables: Any) -> Callable[[Any], Outputs]:
-    @jax.jit
+    @jit
     def forward(images: Any) -> Outputs:
         logits, sown = module.apply(variables, images, mutable=["features"])
         return Outputs(logits, sown_features(sown))

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -11,6 +10,7 @@ from jaxmia import metrics
 from jaxmia.data import to_float
 from jaxmia.metrics.estimate import Estimate, block_jackknife, bootstrap
 from jaxmia.models.face_embedding import embed
+from jaxmia.parallel import jit
 from jaxmia.target import digest
 
 __all__ = ["Judge", "classifier_judge", "embedding_judge", "judge_candidates"]
@@ -65,7 +65,7 @@ def classifier_judge(name: str, digest: str, forward: Callable[[Any], Any], scen
 
 def embedding_judge(scene: Any, weights: dict[str, np.ndarray]) -> Judge:
     """The pretrained face embedding (`data.faces`): a class scores by its nearest private training photo."""
-    compiled = jax.jit(lambda images: embed(weights, images))
+    compiled = jit(lambda images: embed(weights, images))
     train, test = scene.split.train, scene.split.test
 
     def features(images: Any) -> Any:

@@ -1,5 +1,7 @@
 """The convolution with written-out gradients against JAX's own, and the layers built on it."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import pytest
 from jax import lax
 
 from jaxmia.models.convolution import Conv, ConvTranspose, conv_general_dilated
+from jaxmia.parallel import compile_program, compiler_options, jit
 from tests.compiling import as_users_do
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -46,6 +49,9 @@ CASES = {
         (3, 3, 2, 12),
         {"window_strides": (2, 2), "padding": "SAME", "feature_group_count": 3},
     ),
+    "5x5 from one channel": ((4, 8, 14, 1), (5, 5, 1, 6), {"window_strides": (1, 1), "padding": "SAME"}),
+    "3x3 to two channels": ((4, 8, 9, 9), (3, 3, 9, 2), {"window_strides": (1, 1), "padding": [(1, 1), (0, 3)]}),
+    "1x3 of three channels": ((4, 8, 10, 3), (1, 3, 3, 12), {"window_strides": (1, 1), "padding": "SAME"}),
     "negative padding": ((4, 9, 11, 5), (3, 3, 5, 6), {"window_strides": (1, 1), "padding": [(-1, 2), (1, -2)]}),
 }
 
@@ -75,10 +81,15 @@ def _close(actual, expected):
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_both_gradients_equal_the_raw_convolution(case):
     x, kernel, options = _arrays(case)
-    for differentiate in (lambda f: f, lambda f: jax.grad(f, (0, 1))):
-        actual = jax.jit(differentiate(_loss(conv_general_dilated, options)))(x, kernel)
-        expected = jax.jit(differentiate(_loss(lax.conv_general_dilated, options)))(x, kernel)
-        jax.tree.map(_close, actual, expected)
+
+    def value_and_gradients(convolve):
+        gradients = jax.grad(_loss(convolve, options), (0, 1))(x, kernel)
+        return convolve(x, kernel, dimension_numbers=NHWC, **options), gradients
+
+    actual, expected = (
+        jax.jit(value_and_gradients, static_argnums=0)(f) for f in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    jax.tree.map(_close, actual, expected)
 
 
 @pytest.mark.parametrize("case", ["3x3 stride 1", "5x5 stride 1 valid", "4x4 transposed stride 2"])
@@ -124,7 +135,9 @@ def test_dilated_input_is_as_near_to_the_exact_sum_as_the_raw_convolution(taps, 
     assert ours <= 2 * raw  # 0.5 to 1.75 of it over seeds: another order of summation, not another sum
 
 
-@pytest.mark.parametrize("case", ["3x3 stride 1", "3x3 stride 2", "5x5 transposed stride 2, uneven"])
+@pytest.mark.parametrize(
+    "case", ["3x3 stride 1", "3x3 stride 2", "5x5 from one channel", "5x5 transposed stride 2, uneven"]
+)
 def test_gradients_agree_inside_scan(case):
     x, kernel, options = _arrays(case)
 
@@ -138,7 +151,17 @@ def test_gradients_agree_inside_scan(case):
     jax.tree.map(_close, descend(conv_general_dilated), descend(lax.conv_general_dilated))
 
 
-@pytest.mark.parametrize("case", ["3x3 stride 1", "4x4 transposed stride 2"])
+def test_few_channels_are_convolved_by_the_block_and_many_by_the_pixel():
+    def strides(channels, size):
+        x, kernel = jnp.zeros((2, size, size, channels)), jnp.zeros((3, 3, channels, 16))
+        traced = jax.make_jaxpr(lambda x: conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC))(x)
+        return re.search(r"window_strides=\((\d), (\d)\)", str(traced)).groups()
+
+    assert strides(1, 12) == ("4", "4") and strides(1, 14) == ("2", "2") and strides(3, 12) == ("2", "2")
+    assert strides(1, 13) == strides(16, 12) == ("1", "1")
+
+
+@pytest.mark.parametrize("case", ["3x3 stride 1", "5x5 from one channel", "4x4 transposed stride 2"])
 def test_gradients_agree_under_vmap_over_inputs(case):
     x, kernel, options = _arrays(case)
     batches = jnp.stack([x, 2 * x, -x])
@@ -149,7 +172,9 @@ def test_gradients_agree_under_vmap_over_inputs(case):
     jax.tree.map(_close, per_candidate(conv_general_dilated), per_candidate(lax.conv_general_dilated))
 
 
-@pytest.mark.parametrize("case", ["3x3 stride 2", "5x5 transposed stride 2, uneven", "three groups"])
+@pytest.mark.parametrize(
+    "case", ["3x3 stride 2", "3x3 to two channels", "5x5 transposed stride 2, uneven", "three groups"]
+)
 def test_second_derivative_equals_the_raw_one(case):
     x, kernel, options = _arrays(case)
 
@@ -161,13 +186,14 @@ def test_second_derivative_equals_the_raw_one(case):
 
 
 def test_other_layouts_and_one_spatial_dimension():
-    options = {"window_strides": (2,), "padding": "SAME"}
+    numbers = ("NCH", "OIH", "NCH")
     x = jax.random.normal(jax.random.key(0), (3, 4, 10))
     kernel = jax.random.normal(jax.random.key(1), (5, 4, 3))
-    numbers = ("NCH", "OIH", "NCH")
-    actual = jax.grad(_loss(conv_general_dilated, options, numbers), (0, 1))(x, kernel)
-    expected = jax.grad(_loss(lax.conv_general_dilated, options, numbers), (0, 1))(x, kernel)
-    jax.tree.map(_close, actual, expected)
+    for stride in (1, 2):
+        options = {"window_strides": (stride,), "padding": "SAME"}
+        actual = jax.grad(_loss(conv_general_dilated, options, numbers), (0, 1))(x, kernel)
+        expected = jax.grad(_loss(lax.conv_general_dilated, options, numbers), (0, 1))(x, kernel)
+        jax.tree.map(_close, actual, expected)
 
 
 def test_named_padding_of_a_dilated_input_is_refused():
@@ -211,3 +237,16 @@ def test_transposed_layer_equals_linen_where_both_exist():
     theirs = nn.ConvTranspose(4, (4, 4), strides=(2, 2), padding="SAME")
     variables = ours.init(jax.random.key(1), x)
     np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), atol=1e-6)
+
+
+def test_convolutions_are_compiled_without_the_slow_library():
+    x, kernel = jnp.zeros((8, 16, 16, 16)), jnp.zeros((3, 3, 16, 32))
+    convolve = lambda x, kernel: conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC)  # noqa: E731
+    by_default = jax.jit(convolve).lower(x, kernel).compile().as_text()
+    by_engine = compile_program(
+        lambda kernel, x: convolve(x, kernel), kernel, x[None], devices=jax.devices()[:1], mapper="shard_map"
+    )
+    by_engine.compile()
+    texts = (jit(convolve).lower(x, kernel).compile().as_text(), by_engine.compiled_text())
+    assert jax.__version_info__ >= (0, 11) or "ynn" in by_default  # else this shows nothing
+    assert all("ynn" not in text or compiler_options("cpu") == {} for text in texts)
