@@ -2,12 +2,12 @@
 
     python experiments/benchmarks/engine_overhead.py      # about 7 minutes, on idle cores
 
-Same network (784-300-10, and two 5x5 convolutions with max-pool), same convolution, same mathematics: x <- clip(x - 0.1
-grad (1 - p_y(x)), 0, 1) from gray, with the cost of every case, so no case stops early; all cases in one batch. The
-engine runs with its progress bar (plain lines) and with a checkpoint every second. Compared are seconds of one step;
-compiling, tracing, reading out and storing the result are not in it and told as `once_seconds`, where compiled programs
-are found in a cache. `bare_vmap` is the bare loop with the step of one case under vmap, which is what the engine maps:
-what lies between `bare` and `bare_vmap` is the price of writing attacks for one case, the rest that of the engine.
+Same network (784-300-10, and two 5x5 convolutions with max-pool), same convolution and compiler, same mathematics: x <-
+clip(x - 0.1 grad (1 - p_y(x)), 0, 1) from gray, with the cost of every case, so no case stops early; all cases in one
+batch. The engine runs with its progress bar (plain lines) and with a checkpoint every second. Compared are seconds of
+one step; compiling, tracing, reading out and storing the result are not in it and told as `once_seconds`, where compiled
+programs are found in a cache. `bare_vmap` is the bare loop with the step of one case under vmap, which is what the engine
+maps: what lies between `bare` and `bare_vmap` is the price of writing attacks for one case, the rest that of the engine.
 Read the ratios; absolute times depend on the machine and its load. Writes results/engine_overhead.json.
 """
 
@@ -26,6 +26,7 @@ from jaxmia import Access, Plan, Process, from_linen, info, solve
 from jaxmia.models import MLP
 from jaxmia.models.convolution import Conv
 from jaxmia.models.pooling import max_pool
+from jaxmia.parallel import jit
 
 SHAPE, CLASSES = (28, 28, 1), 10
 
@@ -61,7 +62,7 @@ def bare(module: Any, variables: Any, labels: np.ndarray, mapped: bool) -> Calla
     def cost_of_one(image: Any, label: Any) -> Any:
         return 1 - jax.nn.softmax(module.apply(variables, image[None])[0])[label]
 
-    @jax.jit
+    @jit
     def step(images: Any) -> Any:
         if mapped:
             costs, slope = jax.vmap(jax.value_and_grad(cost_of_one))(images, labels)

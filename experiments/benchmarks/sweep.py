@@ -5,7 +5,8 @@
 MI-Face with momentum and a penalty on the pixels, 4 rates x 2 momenta x 2 penalties, N cases each, on the same network
 with random weights. Compared are, from cleared caches, in turn, `rounds` times:
 
-- `jits`: what one writes by hand, a jitted step per setting with its numbers built in, driven by a Python loop;
+- `jits`: what one writes by hand, a jitted step per setting with its numbers built in (compiled with jaxmia's options),
+  driven by a Python loop;
 - `traced`: one jitted step whose numbers are arguments, driven once per setting;
 - `jaxmia`: `recipes.swept` under `jaxmia.solve`, all settings x cases as one program.
 
@@ -31,6 +32,7 @@ import record  # noqa: E402
 
 from jaxmia import Access, Plan, Process, from_linen, info, solve  # noqa: E402
 from jaxmia.models import MLP, VGG  # noqa: E402
+from jaxmia.parallel import jit  # noqa: E402
 from jaxmia.recipes import swept  # noqa: E402
 
 SHAPE, CLASSES = (28, 28, 1), 10
@@ -56,10 +58,10 @@ def hand_written(module: Any, variables: Any, labels: np.ndarray, steps: int, tr
         return jnp.clip(images + speed, 0, 1), speed
 
     def run() -> np.ndarray:
-        once, found = jax.jit(step), []
+        once, found = jit(step), []
         for setting in SETTINGS:
             if not traced:
-                once = jax.jit(lambda images, speed, setting=setting: step(images, speed, **setting))
+                once = jit(lambda images, speed, setting=setting: step(images, speed, **setting))
             numbers = setting if traced else {}
             images = jnp.full((len(labels), *SHAPE), 0.5)
             speed = jnp.zeros_like(images)
