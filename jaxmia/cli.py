@@ -75,12 +75,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _start(options: argparse.Namespace) -> None:
     """Before anything is computed: join the other processes, find programs that an earlier run compiled."""
-    from jaxmia import parallel
+    from jaxmia import compiling, parallel
     from jaxmia.data.fetch import cache_folder
 
     if getattr(options, "coordinator", None):
         parallel.join(options.coordinator, options.num_processes, options.process_id)
-    parallel.keep_compiled(cache_folder() / "compiled")
+    compiling.keep_compiled(cache_folder() / "compiled")
 
 
 def _load(path: Any, overrides: Sequence[str]) -> tuple[dict[str, Any], Any]:

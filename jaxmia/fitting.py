@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from jaxmia import checkpoint
+from jaxmia.compiling import hoisted, jit, traced
 from jaxmia.core import Info, Process
-from jaxmia.parallel import Spread, agree, hoisted, jit, traced, uncommitted
+from jaxmia.parallel import Spread, agree, uncommitted
 from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
 from jaxmia.slots import check_stable, fingerprint

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from jaxmia.compiling import traced
 from jaxmia.core import Info, Process, info, tree_where
-from jaxmia.parallel import Program, compile_program, traced
+from jaxmia.parallel import Program, compile_program
 from jaxmia.plan import Plan
 
 __all__ = ["Programs", "Slots", "Status", "build", "check_stable", "fingerprint"]

@@ -4,10 +4,11 @@
 
 - `gradient in scan`: descent on the input of a 3x3 convolution, 16 images of 32 x 32 x 32, in one `lax.scan`;
 - `transposed`: a 5x5 transposed convolution of stride 2, 8 maps of 4 x 4 x 64, whose kernel is larger than the map;
-- `few channels`: a 5x5 convolution of one channel to 16 and the gradient of its input, 256 images of 28 x 28;
+- `one channel`, `three channels`, `eight channels`: a 5x5 convolution of so many to 16, and the gradient of its input, 256
+  images of 28 x 28;
 - `max-pool gradient`: of 2x2 windows, 64 images of 32 x 32 x 32;
 - `compiler`: JAX's own 3x3 convolution of 32 channels to 64, 64 images of 32 x 32, compiled by JAX's defaults against what
-  jaxmia tells the compiler (`jaxmia.parallel.compiler_options`; nothing from jax 0.11 on).
+  jaxmia tells the compiler (`jaxmia.compiling.compiler_options`; nothing from jax 0.11 on).
 
 Compared are seconds of one step; but for `compiler`, both sides are compiled as jaxmia does. Values and gradients are
 those of the rivals (`tests/models`). Writes results/convolution.json.
@@ -24,9 +25,9 @@ import jax.numpy as jnp
 from jax import lax
 from rounds import Rival, against, arguments, begin, compare, record
 
+from jaxmia.compiling import jit
 from jaxmia.models.convolution import conv_general_dilated
 from jaxmia.models.pooling import max_pool
-from jaxmia.parallel import jit
 
 KEYS = jax.random.split(jax.random.key(0), 3)
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -60,13 +61,13 @@ def transposed(convolve: Callable) -> Callable[[int], Any]:
     return repeated(lambda x: convolve(x, kernel, (1, 1), **options), jax.random.normal(KEYS[0], (8, 4, 4, 64)))
 
 
-def of_one_channel(convolve: Callable) -> Callable[[int], Any]:
-    kernel = jax.random.normal(KEYS[1], (5, 5, 1, 16))
+def of_few(channels: int, convolve: Callable) -> Callable[[int], Any]:
+    kernel = jax.random.normal(KEYS[1], (5, 5, channels, 16))
 
     def loss(x: Any) -> Any:
         return jnp.sum(convolve(x, kernel, (1, 1), "SAME", dimension_numbers=NHWC) ** 2)
 
-    return repeated(jax.grad(loss), jax.random.normal(KEYS[0], (256, 28, 28, 1)))
+    return repeated(jax.grad(loss), jax.random.normal(KEYS[0], (256, 28, 28, channels)))
 
 
 def plain(compiled_by: Callable) -> Callable[[int], Any]:
@@ -86,7 +87,15 @@ def flax_pool(x: Any) -> Any:
 RIVALS = {  # theirs, ours, few and many steps of theirs, of ours
     "gradient in scan": (in_scan(lax.conv_general_dilated), in_scan(conv_general_dilated), (1, 4), (1, 31)),
     "transposed": (transposed(lax.conv_general_dilated), transposed(conv_general_dilated), (1, 6), (1, 301)),
-    "few channels": (of_one_channel(lax.conv_general_dilated), of_one_channel(conv_general_dilated), (1, 31), (1, 51)),
+    **{
+        f"{name} channel{'s' * (count > 1)}": (
+            of_few(count, lax.conv_general_dilated),
+            of_few(count, conv_general_dilated),
+            (1, 31),
+            (1, 51),
+        )
+        for name, count in (("one", 1), ("three", 3), ("eight", 8))
+    },
     "max-pool gradient": (pooled(flax_pool), pooled(max_pool), (1, 11), (1, 101)),
     "compiler": (plain(jax.jit), plain(jit), (1, 31), (1, 51)),
 }

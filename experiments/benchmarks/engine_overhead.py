@@ -23,10 +23,10 @@ import numpy as np
 from rounds import Rival, against, arguments, begin, compare, record
 
 from jaxmia import Access, Plan, Process, from_linen, info, solve
+from jaxmia.compiling import jit
 from jaxmia.models import MLP
 from jaxmia.models.convolution import Conv
 from jaxmia.models.pooling import max_pool
-from jaxmia.parallel import jit
 
 SHAPE, CLASSES = (28, 28, 1), 10
 

@@ -23,7 +23,7 @@ EXPERIMENTS = pathlib.Path(__file__).parent.parent
 sys.path.insert(0, str(EXPERIMENTS))
 import record  # noqa: E402
 
-from jaxmia.parallel import keep_compiled  # noqa: E402
+from jaxmia.compiling import keep_compiled  # noqa: E402
 
 __all__ = ["Rival", "against", "arguments", "begin", "compare", "seconds"]
 

@@ -31,8 +31,8 @@ sys.path.insert(0, str(EXPERIMENTS))
 import record  # noqa: E402
 
 from jaxmia import Access, Plan, Process, from_linen, info, solve  # noqa: E402
+from jaxmia.compiling import jit  # noqa: E402
 from jaxmia.models import MLP, VGG  # noqa: E402
-from jaxmia.parallel import jit  # noqa: E402
 from jaxmia.recipes import swept  # noqa: E402
 
 SHAPE, CLASSES = (28, 28, 1), 10

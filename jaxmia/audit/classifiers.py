@@ -14,13 +14,13 @@ from jaxmia import defenses, zoo
 from jaxmia.audit import folder as files
 from jaxmia.audit.judge import Judge, classifier_judge, embedding_judge
 from jaxmia.audit.scenes import Scene
+from jaxmia.compiling import jit
 from jaxmia.core import Defense
 from jaxmia.data import faces, minibatches, to_float
 from jaxmia.defenses.dp_sgd import epsilon, poisson_batches
 from jaxmia.engine import fit as train_on
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Outputs, sown_features
-from jaxmia.parallel import jit
 from jaxmia.plan import Plan
 from jaxmia.target import Target, digest, from_linen
 from jaxmia.train import predict, supervised

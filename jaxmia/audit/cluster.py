@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from jaxmia.audit import folder as files
 from jaxmia.audit.sweep import Executor, Task, train_for, work_off
+from jaxmia.compiling import keep_compiled
 from jaxmia.data.fetch import cache_folder
-from jaxmia.parallel import keep_compiled
 
 __all__ = ["on_ray"]
 

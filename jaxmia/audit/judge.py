@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmia import metrics
+from jaxmia.compiling import jit
 from jaxmia.data import to_float
 from jaxmia.metrics.estimate import Estimate, block_jackknife, bootstrap
 from jaxmia.models.face_embedding import embed
-from jaxmia.parallel import jit
 from jaxmia.target import digest
 
 __all__ = ["Judge", "classifier_judge", "embedding_judge", "judge_candidates"]

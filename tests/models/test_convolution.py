@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+from jaxmia.compiling import compiler_options, jit
 from jaxmia.models.convolution import Conv, ConvTranspose, conv_general_dilated
-from jaxmia.parallel import compile_program, compiler_options, jit
+from jaxmia.parallel import compile_program
 from tests.compiling import as_users_do
 
 NHWC = ("NHWC", "HWIO", "NHWC")
