@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxmia.models.plain_convolution import Geometry, by_phase, channels_last, raw
+from jaxmia.models.plain_convolution import Geometry, by_phase, raw
 
 __all__ = ["Conv", "ConvTranspose", "conv_general_dilated"]
 
@@ -167,13 +167,17 @@ def _correlate(
         window - 1 + span - size - low
         for window, span, size, low in zip(windows, spans, signal.shape[2:], lows, strict=True)
     ]
-    space = range(2, signal.ndim)
+    # Written out with channels last, the layout of the fast routine; the specs name (batch, channel, *space) and
+    # (out, in, *space).
+    last, space = signal.ndim - 1, range(2, signal.ndim)
+    image_spec = (0, last, *range(1, last))
+    kernel_spec = (last, last - 1, *range(last - 1))
     correlation = geometry._replace(
         strides=geometry.rhs_dilation,
         padding=tuple(zip(lows, highs, strict=True)),
         lhs_dilation=(1,) * len(step),
         rhs_dilation=step,
-        dimensions=channels_last(signal.ndim),
+        dimensions=lax.ConvDimensionNumbers(image_spec, kernel_spec, image_spec),
     )
     taps: Array = _convolve(correlation, signal.transpose(1, *space, 0), kernel.transpose(*space, 0, 1))
     return jnp.moveaxis(taps, -1, 1)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-__all__ = ["Geometry", "by_phase", "channels_last", "raw"]
+__all__ = ["Geometry", "by_phase", "raw"]
 
 
 class Geometry(NamedTuple):
@@ -85,41 +85,28 @@ def _by_block(geometry: Geometry, lhs: Array, rhs: Array) -> Array:
     for every pixel anew. With blocks of 4 x 4 there are 16 columns, for 16 times fewer windows, if larger ones. Zeros
     around a shifted kernel leave the sums what they are, except that what is not finite spreads over its block.
     """
-    (_, _, *lhs_axes), (_, _, *rhs_axes), out_spec = geometry.dimensions
+    (_, _, *lhs_axes), (out_channel, in_channel, *rhs_axes), (_, feature, *out_axes) = geometry.dimensions
     sizes = [
         lhs.shape[a] + low + high - rhs.shape[b] + 1
         for a, b, (low, high) in zip(lhs_axes, rhs_axes, geometry.padding, strict=True)
     ]
-    few = min(rhs.shape[axis] for axis in geometry.dimensions.rhs_spec[:2])
+    few = min(rhs.shape[out_channel], rhs.shape[in_channel])
     most = 4 if few == 1 else 2 if few <= 8 else 1  # see experiments/benchmarks/convolution.py
     blocks = tuple(math.gcd(most, size) if rhs.shape[axis] > 2 else 1 for size, axis in zip(sizes, rhs_axes))
     plain = geometry.groups == 1 and {*geometry.strides, *geometry.lhs_dilation, *geometry.rhs_dilation} == {1}
     if not plain or set(blocks) == {1}:
         return raw(geometry, lhs, rhs)
-    space, last = len(blocks), lhs.ndim - 1
-    kernel = rhs.transpose(*rhs_axes, geometry.dimensions.rhs_spec[1], geometry.dimensions.rhs_spec[0])
-    for axis in reversed(range(space)):
-        shifted = []
-        for shift in range(blocks[axis]):
-            ends = [(0, 0)] * kernel.ndim
-            ends[axis] = (shift, blocks[axis] - 1 - shift)
-            shifted.append(jnp.pad(kernel, ends))
-        kernel = jnp.stack(shifted, space + 1)  # [*space, in, *blocks of the axes from here on, out]
-    specs = channels_last(lhs.ndim)
-    blocked = geometry._replace(strides=blocks, dimensions=specs)
-    images = lhs.transpose(geometry.dimensions.lhs_spec[0], *lhs_axes, geometry.dimensions.lhs_spec[1])
-    out = raw(blocked, images, kernel.reshape(*kernel.shape[: space + 1], -1))
-    out = out.reshape(len(out), *out.shape[1:last], *blocks, kernel.shape[-1])
-    order = [axis for pair in zip(range(1, last), range(last, last + space)) for axis in pair]
-    out = out.transpose(0, *order, out.ndim - 1).reshape(len(out), *sizes, -1)
-    return jnp.moveaxis(out, specs.out_spec, out_spec)
-
-
-def channels_last(dimensions: int) -> lax.ConvDimensionNumbers:
-    """Of images [n, *space, c] and kernels [*space, in, out], the layout of the fast routine."""
-    last = dimensions - 1
-    image = (0, last, *range(1, last))  # (batch, channel, *space)
-    return lax.ConvDimensionNumbers(image, (last, last - 1, *range(last - 1)), image)
+    for axis, block in zip(rhs_axes, blocks):
+        shifts = [
+            [(shift, block - 1 - shift) if a == axis else (0, 0) for a in range(rhs.ndim)] for shift in range(block)
+        ]
+        rhs = jnp.concatenate([jnp.pad(rhs, ends) for ends in shifts], out_channel)
+    out = raw(geometry._replace(strides=blocks), lhs, rhs)
+    for axis, block in reversed([*zip(out_axes, blocks)]):  # the last shift is the outermost among the channels
+        out = out.reshape(*out.shape[:feature], block, -1, *out.shape[feature + 1 :])
+        out = jnp.moveaxis(out, feature, axis + 1)
+        out = out.reshape(*out.shape[:axis], -1, *out.shape[axis + 2 :])
+    return out
 
 
 def _replaced(values: tuple[Any, ...], at: int, value: Any) -> tuple[Any, ...]:
