@@ -24,13 +24,14 @@ EAGER = 200  # operations of a step that is also taken one by one, which is slow
 CHAOTIC = {  # what their golden numbers and bounds were recorded of shows how a compiler rounds
     f"image/{name}" for name in ("cdm_mi", "fsha", "kkt", "ppdg_mi", "secret_gen", "updates_leak")
 }
+LONG = {"image/rlb_mi"}  # every step trains an agent: hasty code takes longer than the compiling that it saves
 MARGIN = 0.2  # by which the whole interval of the success must be above chance
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture(params=METHODS, ids=[m.name for m in METHODS], scope="module")
 def trial(request):
-    with as_users_do() if request.param.name in CHAOTIC else contextlib.nullcontext():
+    with as_users_do() if request.param.name in CHAOTIC | LONG else contextlib.nullcontext():
         yield Trial(request.param)
 
 
