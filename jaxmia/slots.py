@@ -93,10 +93,9 @@ def build(
         )
         return tree_where(fresh, new, slots)
 
-    def step(shared: Any, slots: Slots) -> Slots:
-        key, budget, _ = shared
+    def step(key: Any, slots: Slots) -> Slots:
         state, told = advance(case_keys(key, slots.ids, slots.steps + 1), slots.state, slots.case)
-        active = ~slots.idle & (slots.status == Status.RUNNING) & (slots.steps < budget)
+        active = ~slots.idle & (slots.status == Status.RUNNING) & (slots.steps < steps)
         # A nan loss with a finite state freezes too; an infinite loss is legal (log 0) as long as the state is finite.
         ok = active & _finite(state) & ~jnp.isnan(told.loss)
         status = jnp.where(active & ~ok, Status.NONFINITE, jnp.where(ok & told.done, Status.STOPPED, slots.status))
@@ -121,14 +120,14 @@ def build(
         state=zeros(state_shapes),
         info=zeros(told_shapes),
     )
-    on_cpu, block_length = devices[0].platform == "cpu", min(plan.block, steps)
+    on_cpu, block_length = devices[0].platform == "cpu", max(1, min(plan.block, steps))
     fastest = "host" if on_cpu and _slow_in_a_loop(text) else "scan"
     looped = steps > 0 and (fastest if plan.loop == "auto" else plan.loop) == "scan"
 
     def block(shared: Any, slots: Slots) -> Slots:
-        length = shared[-1] if on_cpu else block_length
+        key, length = shared
         # A GPU asks the host before every round of a loop whose length is not compiled in.
-        return jax.lax.fori_loop(0, length, lambda _, s: step(shared, s), slots)
+        return jax.lax.fori_loop(0, length if on_cpu else block_length, lambda _, s: step(key, s), slots)
 
     how: dict[str, Any] = {"devices": devices, "mapper": plan.mapper}
     new = (example.idle, example.rows, example.ids, example.case)
@@ -136,9 +135,9 @@ def build(
     read_program = compile_program(read, key, example, **how)
     stepped: Any = None
     if steps > 0:
-        shared = (key, np.int32(steps), np.int32(1))
-        stepped = compile_program(block if looped else step, shared, example, donate=(0,), **how)
-    run_block = _Blocks(stepped, looped, steps, block_length)
+        one = (block, (key, np.int32(1))) if looped else (step, key)
+        stepped = compile_program(*one, example, donate=(0,), **how)
+    run_block = _Blocks(stepped, looped, block_length if steps > 0 else 0)
     programs = [program for program in (admit_program, read_program, stepped) if program]
     with ThreadPoolExecutor() as threads:  # the compiler does not hold the interpreter
         list(threads.map(Program.compile, programs))
@@ -200,16 +199,17 @@ class _Blocks:
 
     SECONDS = 3.0
 
-    def __init__(self, step: Any, looped: bool, budget: int, length: int):
-        self.step, self.looped, self.budget = step, looped, np.int32(budget)
-        self.most, self.length = length, min(1, length)
+    def __init__(self, step: Any, looped: bool, length: int):
+        self.step, self.looped, self.most, self.length = step, looped, length, min(1, length)
 
     def __call__(self, key: Any, slots: Slots, most: int) -> Slots:
         """At most so many steps."""
         began, length = time.monotonic(), min(self.length, most)
-        shared = (key, self.budget, np.int32(length))
-        for _ in range(min(1, length) if self.looped else length):
-            slots = self.step(shared, slots)
+        if self.looped:
+            slots = self.step((key, np.int32(length)), slots)
+        else:
+            for _ in range(length):
+                slots = self.step(key, slots)
         jax.block_until_ready(slots.steps)
         share = self.SECONDS / max(time.monotonic() - began, 1e-9)
         self.length = min(self.most, max(1, int(length * share)))

@@ -207,15 +207,6 @@ def test_no_step_is_taken_beyond_the_last(monkeypatch):
     assert sum(taken) == 8, taken
 
 
-@pytest.mark.parametrize("loop", ["host", "scan"])
-def test_another_number_of_steps_is_the_same_program(loop):
-    plan = ONE._replace(loop=loop)
-    built = [slots.build(walk(), KEY, CASES, np.arange(24), steps, plan.devices, 4, plan) for steps in (8, 400)]
-    texts = [programs.block.step._lowered.as_text() for programs in built]
-    assert texts[0] == texts[1]
-    assert built[0].fingerprint != built[1].fingerprint
-
-
 @pytest.mark.parametrize(
     ("module", "descends", "looped"),
     [
