@@ -1,8 +1,7 @@
 """Four CPU devices and checked shapes for every test: both must be set before jaxmia is imported.
 
 What is expensive in most tests is compiling, and many differ in nothing but numbers: equal programs are compiled once, and
-in haste (JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do). XLA's older emitters of fusions compile in half the time
-of those that users have.
+in haste (JAX_DISABLE_MOST_OPTIMIZATIONS=0 makes XLA optimize), by XLA's older emitters of fusions, which take less time.
 """
 
 import importlib.metadata
