@@ -1,10 +1,11 @@
-# make demo: audit classifiers of real faces and records. make test: lint, types, doctests, tests.
+# make demo: audit classifiers of real faces and records. make test: lint, types, doctests, tests in minutes.
+# make test-all: the same with the tests marked nightly, which take long.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test lint types tests doctests clean
+.PHONY: demo test test-all lint types tests tests-all doctests clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/jaxmia attack configs/demo_records.yaml --out runs/demo_records
@@ -12,6 +13,8 @@ demo: $(VENV)/.stamp
 	@echo "reports: runs/demo/report.html (faces), runs/demo_records/report.html (records)"
 
 test: lint types doctests tests
+
+test-all: lint types doctests tests-all
 
 lint: $(VENV)/.stamp
 	$(BIN)/ruff check .
@@ -24,6 +27,9 @@ doctests: $(VENV)/.stamp
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -q --doctest-modules jaxmia
 
 tests: $(VENV)/.stamp
+	$(BIN)/python -m pytest -n 2 -m "not nightly" tests
+
+tests-all: $(VENV)/.stamp
 	$(BIN)/python -m pytest -n 2 tests
 
 $(VENV)/.stamp: pyproject.toml constraints.txt

@@ -48,7 +48,6 @@ class Target:
       params: pytree of parameters; None for a host callable.
       granted: the most access a view may have.
       classes: number of classes it answers.
-      digest: sha256 over the parameters, to tell targets and evaluators apart.
     """
 
     def __init__(
@@ -64,7 +63,8 @@ class Target:
     ):
         if apply is None and granted > Access.SCORES:
             raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
-        if not all(bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(params) if _is_float(leaf)):
+        known = [leaf for leaf in jax.tree.leaves(params) if not isinstance(leaf, jax.core.Tracer)]
+        if not all(bool(np.all(np.isfinite(leaf))) for leaf in known if _is_float(leaf)):
             raise ValueError("params: the target has NaN or infinite weights; retrain it or load another checkpoint")
         # A numpy array is a new constant each time it is traced, so that the same run would not know itself again.
         self.apply, self.params, self.classes = apply, jax.tree.map(jnp.asarray, params), classes
@@ -72,7 +72,13 @@ class Target:
         self._defend = (defense or Defense()).answer
         self._scores = scores or (lambda key, x: serve(apply(params, x)))  # type: ignore[misc]
         self._explain: Callable[[Callable, Any], Any] | None = None
-        self.digest = digest(params) if params is not None else hashlib.sha256(repr(scores).encode()).hexdigest()
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 over the parameters, to tell targets and evaluators apart."""
+        if self.params is None:
+            return hashlib.sha256(repr(self._scores).encode()).hexdigest()
+        return digest(self.params)
 
     def view(self, access: Access, attack: str = "the adversary") -> Any:
         """The oracle with exactly `access`, serving-time defense applied to scores and labels.

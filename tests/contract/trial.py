@@ -1,20 +1,39 @@
 """One attack on its bench. Training stages and runs are done once, and nothing here knows which attack it is."""
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmia import Access, Attack, Plan, Process, Result, fit, solve
+from jaxmia.compiling import hoisted
+from jaxmia.core import tree_where
 from jaxmia.discovery import Method
 from tests.contract.benches import bench
 
-__all__ = ["CAP", "FOUR", "KEY", "ONE", "SHORT", "Trial"]
+__all__ = ["CAP", "FOUR", "KEY", "ONE", "SHORT", "TARGETS", "Meaning", "Trial"]
 
 KEY = jax.random.key(7)
 CAP, SHORT = 400, 20  # most steps of a run that is judged, and of one that is compared
+TARGETS = ("leaks", "shuffled", "constant")
 ONE = Plan(devices=tuple(jax.devices()[:1]), chunk=4, block=7, save_seconds=0.0, progress=False)
 FOUR = ONE._replace(devices=tuple(jax.devices()[:4]), chunk=1, mapper="pmap", loop="scan")
+
+
+class Meaning(NamedTuple):
+    """What an attack makes of one target.
+
+    Attributes:
+      started: per case, whether the first state was finite.
+      short: the output after `SHORT` steps, or all if there are fewer.
+      whole: the output after `CAP` steps, or all.
+    """
+
+    started: np.ndarray
+    short: Any
+    whole: Any
 
 
 class Trial:
@@ -51,9 +70,22 @@ class Trial:
             self._fitted[which] = outputs
         return self._fitted[which]
 
+    def blank(self, attack: Attack) -> tuple:
+        """Zeros in the shapes of what the training stages read out; nothing is trained."""
+        outputs: tuple[Any, ...] = ()
+        for stage in attack.train:
+            read = functools.partial(_read_after_one_step, stage(outputs))
+            shapes = jax.eval_shape(read, KEY, self.batch())
+            outputs += (jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),)
+        return outputs
+
     def batches(self) -> Any:
         assert self.on.public is not None, f"{self.method.name} trains; give its bench public data"
         return self.on.public
+
+    def batch(self) -> Any:
+        """The first minibatch."""
+        return jax.tree.map(jnp.asarray, self.batches()(0))
 
     def process(self, which: str = "leaks") -> Process:
         """The process of one case."""
@@ -71,6 +103,29 @@ class Trial:
     def case(self, index: int = 0) -> Any:
         return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.cases())
 
+    @functools.cached_property
+    def meanings(self) -> dict[str, Meaning]:
+        """By target: all stages and all cases as one program, compiled once, its loops those of the device.
+
+        It is the engine's rule written down again in its shortest form, and so a reference for the engine as well: keys
+        are `fold_in(fold_in(key, case), step)`, a case stops when it is done or not finite.
+        """
+        stacked = functools.cache(lambda steps: _stack([self.batches()(t) for t in range(steps)]))
+
+        def meaning(params: Any, cases: Any) -> Meaning:
+            attack = self.attack(self.on.build(params).view(self.method.card.access))
+            fitted: tuple[Any, ...] = ()
+            for stage in attack.train:
+                process = stage(fitted)
+                fitted += (_trained(process, stacked(process.steps)),)
+            return _solved(attack.solve(fitted), cases)
+
+        example = self.on.params["leaks"], self.cases()
+        program, constants, _ = hoisted(meaning, *example)
+        compiled = jax.jit(program).lower(constants, *example).compile()
+        given = {which: (self.on.params[which], self.cases(which)) for which in TARGETS}
+        return {which: jax.device_get(compiled(constants, *given[which])) for which in TARGETS}
+
     def run(self, which: str = "leaks", plan: Plan = ONE, most: int = CAP) -> Result:
         """All cases through the engine, for at most that many steps."""
         process = self.process(which)
@@ -85,3 +140,58 @@ class Trial:
             self._results[run] = solve(process._replace(step=step), KEY, self.cases(which), steps=run[2], plan=plan)
             self.traces[run] = len(traces)
         return self._results[run]
+
+
+def _stack(batches: list[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+
+def _read_after_one_step(process: Process, key: Any, batch: Any) -> Any:
+    return process.read(process.step(key, process.init(key, batch), batch)[0])
+
+
+def _trained(process: Process, batches: Any) -> Any:
+    """What a stage reads out after all its minibatches, leaves `[steps, ...]`."""
+
+    def step(t: Any, state: Any) -> Any:
+        batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[t], batches)
+        return process.step(jax.random.fold_in(KEY, t + 1), state, batch)[0]
+
+    first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
+    start = process.init(jax.random.fold_in(KEY, 0), first)
+    return process.read(jax.lax.fori_loop(0, process.steps, step, start))
+
+
+def _solved(process: Process, cases: Any) -> Meaning:
+    ids = jnp.arange(len(jax.tree.leaves(cases)[0]))
+
+    def keys(step: Any) -> Any:
+        return jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(KEY, i), step))(ids)
+
+    def step(t: Any, carry: Any) -> Any:
+        state, over = carry
+        after, info = jax.vmap(process.step)(keys(t), state, cases)
+        failed = ~_finite(after, len(ids)) | jnp.isnan(info.loss)
+        return tree_where(~over & ~failed, after, state), over | failed | info.done
+
+    def until(carry: Any, ends: Any) -> Any:
+        if process.steps:
+            carry = jax.lax.fori_loop(ends[0], ends[1], step, carry)
+        return carry, jax.vmap(process.read)(carry[0])
+
+    start = jax.vmap(process.init)(keys(0), cases)
+    started = _finite(start, len(ids))
+    short, whole = min(process.steps, SHORT), min(process.steps, CAP)
+    ends = jnp.array([[1, short + 1], [short + 1, whole + 1]])
+    _, outputs = jax.lax.scan(until, (start, ~started), ends)
+    return Meaning(started, *(jax.tree.map(lambda leaf, i=i: leaf[i], outputs) for i in range(2)))
+
+
+def _finite(state: Any, n: int) -> Any:
+    leaves = [leaf.reshape(n, -1) for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([_finite_rows(leaf) for leaf in leaves] or [jnp.ones(n, bool)]), 0)
+
+
+def _finite_rows(rows: Any) -> Any:
+    # Many a start is a constant; the barrier keeps the compiler from working out at length that it is finite.
+    return rows @ jax.lax.optimization_barrier(jnp.zeros(rows.shape[1], rows.dtype)) == 0
