@@ -1,16 +1,19 @@
 # make demo: audit classifiers of real faces and records. make test: lint, types, doctests, tests in minutes.
-# make test-all: the same with the tests marked nightly, which take long.
+# make pages: docs/ from the results and the cards. make test-all: the same with the tests marked nightly, which take long.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OPENBLAS_NUM_THREADS := 1
 
-.PHONY: demo test test-all lint types tests tests-all doctests clean
+.PHONY: demo pages test test-all lint types tests tests-all doctests clean
 
 demo: $(VENV)/.stamp
 	$(BIN)/jaxmia attack configs/demo_records.yaml --out runs/demo_records
 	$(BIN)/jaxmia attack configs/demo.yaml --out runs/demo
 	@echo "reports: runs/demo/report.html (faces), runs/demo_records/report.html (records)"
+
+pages: $(VENV)/.stamp
+	JAX_PLATFORMS=cpu $(BIN)/python docs/generate.py
 
 test: lint types doctests tests
 

@@ -40,7 +40,6 @@ def trial(request):
         yield Trial(request.param)
 
 
-
 def close(a, b, tolerance=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
 

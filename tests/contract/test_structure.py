@@ -9,7 +9,6 @@ import inspect
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from jaxmia import Access, ThreatModelError
