@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxmia.core import Defense
 from jaxmia.oracle import (
@@ -63,7 +64,7 @@ class Target:
     ):
         if apply is None and granted > Access.SCORES:
             raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
-        known = [leaf for leaf in jax.tree.leaves(params) if not isinstance(leaf, jax.core.Tracer)]
+        known = [leaf for leaf in jax.tree.leaves(params) if not isinstance(leaf, Tracer)]
         if not all(bool(np.all(np.isfinite(leaf))) for leaf in known if _is_float(leaf)):
             raise ValueError("params: the target has NaN or infinite weights; retrain it or load another checkpoint")
         # A numpy array is a new constant each time it is traced, so that the same run would not know itself again.

@@ -21,7 +21,7 @@ MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core oracl
 MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery oracle objectives priors recipes models")
 ENGINE = "core compiling engine fitting plan slots parallel checkpoint progress"
 MAY |= dict.fromkeys(ENGINE.split()[1:], ENGINE)
-MAY |= dict.fromkeys(("config", "sections", "audit", "zoo", "cli"))  # experiments import what they like
+MAY |= dict.fromkeys(("config", "sections", "audit", "zoo", "cli", "testing"))  # experiments import what they like
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WRONG = """core: import jaxmia.oracle; models: import jaxmia; priors: from . import pixels; slots: from jaxmia import data
 attacks: from jaxmia.target import Target; attacks: from jaxmia import target; attacks: import jaxmia.attacks.image.gmi

@@ -155,7 +155,7 @@ def recovered(name: str, end: float) -> dict[str, Any] | str:
     """One attack on its contract bench: share recovered, and from the shuffled control, unless that time has come."""
     if time.time() > end:
         return "no time left"
-    from tests.contract.trial import Trial
+    from jaxmia.testing.trial import Trial
 
     trial = Trial(attacks.get(name))
     leaks, shuffled = (trial.on.judge(trial.run(which).output) for which in ("leaks", "shuffled"))

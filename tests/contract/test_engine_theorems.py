@@ -11,8 +11,8 @@ import pytest
 
 from jaxmia import Access, Defense, engine, solve
 from jaxmia.defenses.rounding import rounding
+from jaxmia.testing.trial import FOUR, KEY, ONE, SHORT, Trial
 from tests.contract.methods import METHODS, compiled_for
-from tests.contract.trial import FOUR, KEY, ONE, SHORT, Trial
 
 ARCHETYPES = {
     "image/optimize": "descends on a candidate",

@@ -7,7 +7,7 @@ import pytest
 
 from jaxmia import Access, Plan, Scenario, from_function, run
 from jaxmia.attacks.image.ensemble_inversion import ensemble_inversion
-from tests.contract.benches.networks import ConditionalGenerator
+from jaxmia.testing.benches.networks import ConditionalGenerator
 
 KEY, CLASSES, SHAPE = jax.random.key(6), 2, (4, 4, 1)
 ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)

@@ -9,7 +9,7 @@ import pytest
 from jaxmia import Plan, fit, solve
 from jaxmia.attacks.image.fsha import Victim, fsha
 from jaxmia.oracle import Nothing
-from tests.contract.benches import image as bench
+from jaxmia.testing.benches import image as bench
 
 KEY, SHAPE = jax.random.key(4), (2, 3, 1)
 ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxmia import Access, Defense, from_function
 from jaxmia.attacks.image.gamin import gamin
-from tests.contract.benches.networks import Surrogate
+from jaxmia.testing.benches.networks import Surrogate
 from tests.models.compiled import compiled
 
 KEY, CLASSES, SHAPE = jax.random.key(6), 3, (2, 2, 1)

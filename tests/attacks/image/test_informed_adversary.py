@@ -7,8 +7,8 @@ import pytest
 
 from jaxmia import Access, Plan, from_function, solve
 from jaxmia.attacks.image.informed_adversary import informed_adversary
-from tests.contract.benches import linear
-from tests.contract.benches.informed_adversary import CLASSES, DECAY, UNKNOWN, cases, optimum, records
+from jaxmia.testing.benches import linear
+from jaxmia.testing.benches.informed_adversary import CLASSES, DECAY, UNKNOWN, cases, optimum, records
 
 KEY = jax.random.key(8)
 ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxmia import Access, Plan, from_function, solve
 from jaxmia.attacks.image.kkt import kkt, softened
-from tests.contract.benches.kkt import logits, trained
+from jaxmia.testing.benches.kkt import logits, trained
 
 KEY = jax.random.key(13)
 ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)

@@ -7,7 +7,7 @@ import pytest
 
 from jaxmia import Access, Defense, from_function
 from jaxmia.attacks.image.label_error_rate import label_error_rate, pseudo_logits
-from tests.contract.benches.image import DenseDecoder
+from jaxmia.testing.benches.image import DenseDecoder
 
 KEY, SHAPE = jax.random.key(9), (6, 6, 1)
 NORMAL = np.random.default_rng(0).standard_normal(36)

@@ -7,9 +7,9 @@ import pytest
 
 from jaxmia import Access, Defense, from_function
 from jaxmia.attacks.image.lokt import lokt
-from tests.contract.benches import linear
-from tests.contract.benches.image import CLASSES, SHAPE, images
-from tests.contract.benches.networks import ConditionalGenerator, Discriminator, Surrogate
+from jaxmia.testing.benches import linear
+from jaxmia.testing.benches.image import CLASSES, SHAPE, images
+from jaxmia.testing.benches.networks import ConditionalGenerator, Discriminator, Surrogate
 from tests.models.compiled import compiled
 
 KEY = jax.random.key(4)

@@ -13,7 +13,7 @@ from jaxmia.engine import fit
 from jaxmia.objectives import logit
 from jaxmia.oracle import Outputs
 from jaxmia.recipes import moments
-from tests.contract.benches.networks import Surrogate
+from jaxmia.testing.benches.networks import Surrogate
 
 KEY, CLASSES, D = jax.random.key(5), 4, 6
 ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxmia import Access, Plan, fit, from_function, solve
 from jaxmia.attacks.image.plg_mi import plg_mi
-from tests.contract.benches.networks import ConditionalGenerator, ProjectionDiscriminator
+from jaxmia.testing.benches.networks import ConditionalGenerator, ProjectionDiscriminator
 
 KEY, CLASSES, SHAPE = jax.random.key(9), 3, (4, 4, 1)
 ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)

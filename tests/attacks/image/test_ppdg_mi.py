@@ -13,7 +13,7 @@ from jaxmia.attacks.image.ppdg_mi import ppdg_mi
 from jaxmia.core import Process, info
 from jaxmia.objectives import mmd
 from jaxmia.priors import pixels
-from tests.contract.benches.networks import Discriminator, Generator
+from jaxmia.testing.benches.networks import Discriminator, Generator
 
 KEY, CLASSES, SHAPE, D = jax.random.key(12), 3, (4, 4, 1), 5
 ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)

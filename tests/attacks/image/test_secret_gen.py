@@ -10,7 +10,7 @@ import pytest
 from jaxmia import Access, from_function
 from jaxmia.attacks.image.secret_gen import secret_gen
 from jaxmia.oracle import Outputs
-from tests.contract.benches.secret_gen import Critic
+from jaxmia.testing.benches.secret_gen import Critic
 
 KEY, CLASSES, SHAPE, D = jax.random.key(15), 4, (6, 6, 1), 3
 RNG = np.random.default_rng(11)

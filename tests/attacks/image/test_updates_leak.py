@@ -8,7 +8,7 @@ import pytest
 
 from jaxmia import Access, from_function
 from jaxmia.attacks.image.updates_leak import difference, updates_leak
-from tests.contract.benches.networks import Surrogate
+from jaxmia.testing.benches.networks import Surrogate
 
 KEY, SHAPE, CLASSES = jax.random.key(3), (2, 3, 1), 3
 RNG = np.random.default_rng(7)

@@ -17,7 +17,7 @@ from jaxmia import Target, from_function
 from jaxmia.attacks.image.kkt import softened
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
-from tests.contract.benches import Bench
+from jaxmia.testing.benches import Bench
 
 CLASSES, SHAPE, CASES, HIDDEN, DECAY = 6, (6, 6, 1), 2, 48, 0.02
 

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmia import Access, Attack, Plan, Process, Result, fit, solve
 from jaxmia.compiling import hoisted
-from jaxmia.core import tree_where
+from jaxmia.core import Attack, Process, tree_where
 from jaxmia.discovery import Method
-from tests.contract.benches import bench
+from jaxmia.engine import Result, fit, solve
+from jaxmia.oracle import Access
+from jaxmia.plan import Plan
+from jaxmia.testing.benches import Bench, bench_of
 
 __all__ = ["CAP", "FOUR", "KEY", "ONE", "SHORT", "TARGETS", "Meaning", "Trial"]
 
@@ -45,8 +47,17 @@ class Trial:
       traces: how often a run traced the step, by target, plan and steps.
     """
 
-    def __init__(self, method: Method):
-        self.method, self.on = method, bench(method)
+    def __init__(
+        self,
+        method: Method,
+        *,
+        bench: Bench | None = None,
+        inputs: dict[str, Any] | None = None,
+        settings: dict[str, Any] | None = None,
+    ):
+        on = bench or bench_of(method)
+        own = {method.name: {**on.settings.get(method.name, {}), **(settings or {})}}
+        self.method, self.on = method, on._replace(inputs={**on.inputs, **(inputs or {})}, settings=own)
         self.traces: dict[Any, int] = {}
         self._fitted: dict[str, tuple] = {}
         self._results: dict[Any, Result] = {}
@@ -54,8 +65,7 @@ class Trial:
     def attack(self, oracle: Any, **hyperparameters: Any) -> Attack:
         """What the factory makes of an oracle and the inputs that it names."""
         inputs = {name: self.on.inputs[name] for name in self.method.inputs if name != "oracle"}
-        settings = self.on.settings.get(self.method.name, {})
-        return self.method.factory(oracle, **inputs, **{**settings, **hyperparameters})
+        return self.method.factory(oracle, **inputs, **{**self.on.settings[self.method.name], **hyperparameters})
 
     def oracle(self, which: str = "leaks", **options: Any) -> Any:
         """The view of a target that the card asks for; the options are those of `Target`."""

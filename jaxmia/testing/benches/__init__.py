@@ -16,7 +16,7 @@ from jaxmia.core import Card
 from jaxmia.discovery import Method
 from jaxmia.metrics.estimate import Estimate
 
-__all__ = ["Bench", "bench"]
+__all__ = ["Bench", "bench_of"]
 
 
 class Bench(NamedTuple):
@@ -50,7 +50,7 @@ class Bench(NamedTuple):
         return self.build(self.params[which], **options)
 
 
-def bench(method: Method) -> Bench:
+def bench_of(method: Method) -> Bench:
     """The bench of a method: one named as it, where what it recovers is none of its modality's, else the modality's."""
     own, module = method.name.split("/")[-1], method.card.modality
     if importlib.util.find_spec(f"{__name__}.{own}"):

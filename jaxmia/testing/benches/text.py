@@ -14,7 +14,7 @@ import numpy as np
 from jaxmia import Target, from_function
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
-from tests.contract.benches import Bench
+from jaxmia.testing.benches import Bench
 
 CANARIES, END = 8, 18  # tokens: the digits 0 to 9, START_k = 10 + k, END
 STARTS = np.arange(10, END, dtype=np.int32)

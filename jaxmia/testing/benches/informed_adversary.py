@@ -14,7 +14,7 @@ import numpy as np
 from jaxmia import Target, from_function
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
-from tests.contract.benches import Bench, linear
+from jaxmia.testing.benches import Bench, linear
 
 CLASSES, RECORDS, UNKNOWN, SHAPE, DECAY = 3, 24, 6, (6, 6, 1), 1.0
 

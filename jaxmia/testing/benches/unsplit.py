@@ -16,7 +16,7 @@ import numpy as np
 from jaxmia import Target, from_function
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
-from tests.contract.benches import Bench
+from jaxmia.testing.benches import Bench
 
 SHAPE, PRIVATE = (8, 8, 1), 8
 
@@ -43,7 +43,7 @@ def apply(params: Any, batch: Any) -> Any:
 
 def cases(target: Target, card: Card) -> Any:
     del card
-    return np.asarray(jax.vmap(lambda x: target.apply(target.params, x).logits)(jnp.asarray(images())))
+    return np.asarray(jax.vmap(lambda x: target.apply(target.params, x).logits)(jnp.asarray(images())))  # type: ignore[misc]
 
 
 def judge(output: Any) -> Estimate:

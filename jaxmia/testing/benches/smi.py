@@ -10,7 +10,7 @@ import optax
 
 from jaxmia import from_linen
 from jaxmia.models.vit import ViT
-from tests.contract.benches import Bench, image
+from jaxmia.testing.benches import Bench, image
 
 NETWORK = ViT(image.CLASSES, patch=2, width=16, depth=1, heads=2)
 
@@ -28,7 +28,7 @@ def trained(x: jax.Array, labels: jax.Array) -> Any:
 
         def loss(variables: Any) -> Any:
             logits = NETWORK.apply(variables, batch)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()  # type: ignore[arg-type]
 
         updates, opt = adam.update(jax.grad(loss)(variables), opt, variables)
         return optax.apply_updates(variables, updates), opt

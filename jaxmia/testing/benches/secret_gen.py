@@ -17,7 +17,7 @@ import numpy as np
 from jaxmia import Target, from_function
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
-from tests.contract.benches import Bench, image, linear
+from jaxmia.testing.benches import Bench, image, linear
 
 CLASSES, SHAPE = 6, (6, 6, 1)
 MASK = np.tile(np.arange(6) >= 3, (6, 1))

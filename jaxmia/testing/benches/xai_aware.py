@@ -16,7 +16,7 @@ import numpy as np
 from jaxmia import Target, from_function
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
-from tests.contract.benches import Bench
+from jaxmia.testing.benches import Bench
 
 SHAPE, PRIVATE = (4, 4, 1), 12
 UPPER = np.triu_indices(16)

@@ -19,7 +19,7 @@ from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
 from jaxmia.oracle import Outputs
 from jaxmia.priors import Blocks, Feature, eigen
-from tests.contract.benches import Bench, linear, networks
+from jaxmia.testing.benches import Bench, linear, networks
 
 CLASSES, SHAPE = 6, (6, 6, 1)
 WANTED = np.arange(CLASSES)
@@ -58,7 +58,7 @@ def cases(target: Target, card: Card) -> Any:
         return prototypes().reshape(-1, *SHAPE)[:, :, ::-1]
     shown = jnp.asarray(prototypes().reshape(-1, *SHAPE))
     if card.observes == "index of an image of the client":  # asked for by what the target calls each prototype
-        return np.asarray(jax.vmap(lambda x: target.apply(target.params, x).logits)(shown)).argmax(1).astype(np.int32)
+        return np.asarray(jax.vmap(lambda x: target.apply(target.params, x).logits)(shown)).argmax(1).astype(np.int32)  # type: ignore[misc]
     # For "features" the target is the client's part: its answer is what the server sees.
     answer = target.view(min(card.access, target.granted)).answer
     return np.asarray(jax.vmap(lambda x: answer(jax.random.key(0), x))(shown))

@@ -14,7 +14,7 @@ import numpy as np
 from jaxmia import Target, from_function
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
-from tests.contract.benches import Bench, linear
+from jaxmia.testing.benches import Bench, linear
 
 COLUMNS, SENSITIVE = (8, 3, 2), 0
 VALUES = COLUMNS[SENSITIVE]

@@ -17,7 +17,7 @@ from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate
 from jaxmia.metrics.graph import link_interval, link_scores
 from jaxmia.models.graph import normalize_adjacency
-from tests.contract.benches import Bench
+from jaxmia.testing.benches import Bench
 
 NODES, RESTARTS = 24, 3
 BLOCKS = (np.arange(NODES) // (NODES // 2)).astype(np.int32)

@@ -18,7 +18,7 @@ from jaxmia import Target, from_function
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
 from jaxmia.objectives import cross_entropy
-from tests.contract.benches import Bench
+from jaxmia.testing.benches import Bench
 
 SHAPE, CLASSES, PRIVATE, PROBES, RATE = (4, 4, 1), 2, 12, 24, 0.05
 
@@ -52,7 +52,7 @@ def images(seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def gradient(params: Any, x: Any, y: Any) -> Any:
-    return jax.grad(lambda p: jnp.mean(jax.vmap(cross_entropy)(MODEL.apply(p, x), y)))(params)
+    return jax.grad(lambda p: jnp.mean(jax.vmap(cross_entropy)(MODEL.apply(p, x), y)))(params)  # type: ignore[arg-type]
 
 
 def trained(x: np.ndarray, y: np.ndarray) -> Any:
@@ -77,7 +77,7 @@ def cases(target: Target, card: Card) -> Any:
     def after(one: Any, label: Any) -> Any:
         slope = gradient(target.params, one[None], label[None])
         updated = jax.tree.map(lambda p, g: p - RATE * g, target.params, slope)
-        return jax.nn.softmax(MODEL.apply(updated, images(2, PROBES)[0]))
+        return jax.nn.softmax(MODEL.apply(updated, images(2, PROBES)[0]))  # type: ignore[arg-type]
 
     return np.asarray(jax.vmap(after)(jnp.asarray(x), jnp.asarray(y)))
 
