@@ -18,7 +18,7 @@ from jaxmia.attacks.image.gmi import gmi
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
 from jaxmia.oracle import Outputs
-from jaxmia.priors import Blocks, Feature, eigen
+from jaxmia.priors import Feature, chain, eigen
 from tests.contract.benches import Bench, linear, networks
 
 CLASSES, SHAPE = 6, (6, 6, 1)
@@ -135,7 +135,7 @@ def make() -> Bench:
             "gallery": jnp.asarray(public[:32]),
             "embedding": lambda image: image.reshape(-1) @ projection,
             "base": functools.partial(gmi, prior=prior, restarts=2, steps=400),
-            "blocks": Blocks(
+            "blocks": chain(
                 prior.init,
                 (lambda feature, w: Feature(w @ turn), lambda feature, w: prior.decode(prior.project(feature.map))),
             ),
