@@ -155,7 +155,7 @@ def make() -> Bench:
         public=lambda step: batch(np.random.default_rng(step).integers(0, len(public), 32)),
         settings={
             "image/align_mi": {"neighbors": 6, "average": "perturbation"},
-            "image/c2fmi": {"train_steps": 300, "width": 64, "draws": 500},
+            "image/c2fmi": {"train_steps": 300, "width": 64},
             "image/cdm_mi": {"steps": 50, "train_steps": 1500, "train_rate": 0.002, "average": 0.99},
             "image/data_free_split": {"steps": 400, "batch": 32, "rate": 0.005},
             # A class is a column of pixels here, so that neither rolling nor mirroring leaves it what it is.
