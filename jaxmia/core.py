@@ -103,12 +103,15 @@ class Prior(NamedTuple):
       decode: `latent -> candidate` (image, soft tokens, adjacency, record).
       penalty: `(latent, candidate) -> scalar`, R_prior; zero when nothing is believed.
       project: `latent -> latent`, onto the feasible set.
+      blocks: of a generator that can be entered between them, see `priors.chain`; `decode` is all of them, one after the
+        other. Empty for a generator that is a whole.
     """
 
     init: Callable[[Key], Latent]
     decode: Callable[[Latent], Candidate]
     penalty: Callable[[Latent, Candidate], Float[Array, ""]]
     project: Callable[[Latent], Latent]
+    blocks: tuple[Callable[[Any, Latent], Any], ...] = ()
 
 
 WORST = float(np.finfo(np.float32).max)

@@ -275,7 +275,7 @@ def stylegan2(
         square = out[0, edge : edge + cut, edge : edge + cut]
         return jnp.clip(jax.image.resize(square, (height, width, channels), "bilinear"), 0.0, 1.0)
 
-    return priors.Blocks(init, [functools.partial(block, number) for number in range(last + 1)])
+    return priors.chain(init, [functools.partial(block, number) for number in range(last + 1)])
 
 
 PRIORS: dict[str, Callable[..., Prior]] = {

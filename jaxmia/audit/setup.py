@@ -19,7 +19,7 @@ from jaxmia.audit.scenes import DATA, PRIORS, Scene
 from jaxmia.core import Attack, Process, Scalar
 from jaxmia.data import minibatches, to_float
 from jaxmia.plan import Plan, check_plan
-from jaxmia.priors import Blocks, cut
+from jaxmia.priors import cut
 from jaxmia.sections import check_numbers, within
 from jaxmia.target import FirstLayers, Target, from_linen
 
@@ -114,7 +114,7 @@ def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, st
         "shape": shape,
         "classes": classes,
         "prior": prior,
-        "blocks": prior if isinstance(prior, Blocks) else cut(prior),
+        "blocks": prior if prior.blocks else cut(prior),
         "decoder": decoder,
         "gallery": jnp.asarray(public),
         "embedding": _eigenface_embedding(public),

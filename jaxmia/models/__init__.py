@@ -15,6 +15,7 @@ from jaxmia.models.inpainting import InpaintingGenerator
 from jaxmia.models.inputs import CenteredInput, StandardizedInput
 from jaxmia.models.inversion_gan import InversionDiscriminator
 from jaxmia.models.language import LSTMLanguageModel, TransformerLanguageModel
+from jaxmia.models.perceptron import Perceptron
 from jaxmia.models.vit import ViT
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "InversionDiscriminator",
     "LSTMLanguageModel",
     "MapDecoder",
+    "Perceptron",
     "ProjectionDiscriminator",
     "ResNet",
     "SoftmaxRegression",

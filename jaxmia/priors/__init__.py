@@ -1,6 +1,6 @@
 """Where candidates live: each factory gives a `core.Prior` of ONE candidate."""
 
-from jaxmia.priors.blocks import Blocks, Feature, cut
+from jaxmia.priors.blocks import Feature, chain, cut
 from jaxmia.priors.edges import edges
 from jaxmia.priors.eigen import eigen
 from jaxmia.priors.latent import latent
@@ -9,8 +9,8 @@ from jaxmia.priors.standardized import standardized
 from jaxmia.priors.tokens import tokens
 
 __all__ = [
-    "Blocks",
     "Feature",
+    "chain",
     "cut",
     "edges",
     "eigen",

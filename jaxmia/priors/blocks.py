@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxmia.core import Prior
 
-__all__ = ["Blocks", "Feature", "cut"]
+__all__ = ["Feature", "chain", "cut"]
 
 
 class Feature(NamedTuple):
@@ -23,35 +23,31 @@ class Feature(NamedTuple):
     rest: Any = None
 
 
-class Blocks(Prior):
-    """A prior whose generator is a chain of blocks and shows them; it believes nothing and projects nowhere.
+def chain(init: Callable[[Any], Array], blocks: Sequence[Callable[[Any, Array], Any]]) -> Prior:
+    """A prior whose generator is a chain of blocks; it believes nothing and projects nowhere.
 
-    Attributes:
-      blocks: each `(Feature, latent) -> Feature`; the first is given None, the last gives the candidate. `decode` is all of
-        them, one after the other.
+    Args:
+      init: `key -> latent`, one float array.
+      blocks: each `(Feature, latent) -> Feature`; the first is given None, the last gives the candidate.
+
+    Raises:
+      ValueError: without a block.
     """
+    if not blocks:
+        raise ValueError("blocks: none; legal is 1 or more")
 
-    blocks: tuple[Callable[[Any, Array], Any], ...]
+    def decode(latent: Any) -> Any:
+        feature = None
+        for block in blocks:
+            feature = block(feature, latent)
+        return feature
 
-    def __new__(cls, init: Callable[[Any], Array], blocks: Sequence[Callable[[Any, Array], Any]]) -> "Blocks":
-        """Latents, one float array each, drawn by `init(key)`, through `blocks`; ValueError without a block."""
-        if not blocks:
-            raise ValueError("blocks: none; legal is 1 or more")
-
-        def decode(latent: Any) -> Any:
-            feature = None
-            for block in blocks:
-                feature = block(feature, latent)
-            return feature
-
-        self = super().__new__(cls, init, decode, lambda latent, candidate: jnp.zeros(()), lambda latent: latent)
-        self.blocks = tuple(blocks)
-        return self
+    return Prior(init, decode, lambda latent, candidate: jnp.zeros(()), lambda latent: latent, tuple(blocks))
 
 
-def cut(prior: Prior) -> Blocks:
+def cut(prior: Prior) -> Prior:
     """Any prior of vector latents as two blocks with the image between them; the second one clips it to [0, 1]."""
-    return Blocks(
+    return chain(
         lambda key: prior.project(prior.init(key)),
         (
             lambda feature, latent: Feature(prior.decode(latent)),

@@ -1,6 +1,7 @@
 """The few shapes most published attacks are parameterizations of."""
 
 from jaxmia.recipes.adversarial import adversarial
+from jaxmia.recipes.amsgrad import amsgrad
 from jaxmia.recipes.conditional import conditional
 from jaxmia.recipes.descend import descend
 from jaxmia.recipes.drawn import drawn
@@ -13,6 +14,7 @@ from jaxmia.recipes.swept import casewise, swept
 
 __all__ = [
     "adversarial",
+    "amsgrad",
     "best_of",
     "casewise",
     "conditional",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from jaxmia import config, zoo
@@ -229,3 +230,12 @@ def test_blocks_of_the_stylegan2_are_its_image():
     image = compiled(lambda w: module.apply(variables, w[None], method="synthesize"))(w)[0, 2:14, 2:14]
     assert len(made.blocks) == 3
     np.testing.assert_allclose(compiled(made.decode)(w), jnp.clip(image, 0, 1), atol=1e-5)
+
+
+def test_the_black_box_protocol_says_how_many_it_attacks_and_lets_them_end():
+    text = (PAPER / "celeba64_black_box.yaml").read_text("utf-8")
+    section = yaml.safe_load(text)
+    assert f"{section['attacked_classes']} of the 1,000 people" in text.replace("\n# ", " ")
+    brep_mi, rlb_mi = section["attacks"]
+    assert brep_mi["budget"] == 10_000 * (brep_mi["points"] + 1)
+    assert rlb_mi["budget"] == 3 * rlb_mi["steps"]

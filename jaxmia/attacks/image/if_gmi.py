@@ -12,7 +12,7 @@ block i hands on G_i(f_{i-1}, w of stage i - 1) + d_i. All stages are thus one f
 
 What differs. Stages and radii are those of the released code for CelebA (for FaceScrub: 50, 10, 10, ... steps). A case is
 one image, and its share of the paper's 5,000 latents for 50 images of a class is a pool of 100. The released code
-drops what a StyleGAN2 has painted before block i; here that goes on (`priors.blocks`), so that a stage starts from the
+drops what a StyleGAN2 has painted before block i; here that goes on (`priors.chain`), so that a stage starts from the
 very image with which the one before ended. Center crop, resize, truncation and the latent W belong to the prior.
 """
 
@@ -25,10 +25,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxmia.core import Attack, Card, Process, Scalar, info
+from jaxmia.core import Attack, Card, Prior, Process, Scalar, info
 from jaxmia.objectives import poincare
 from jaxmia.oracle import Access, Oracle, Weights, lower
-from jaxmia.priors.blocks import Blocks
 from jaxmia.recipes import selected
 from jaxmia.recipes.augment import look
 
@@ -68,7 +67,7 @@ def to_l1_ball(x: Float[Array, "..."], radius: Scalar) -> Float[Array, "..."]:
 
 def if_gmi(
     oracle: Oracle,
-    blocks: Blocks,
+    blocks: Prior,
     *,
     steps: tuple[int, ...] = (70, 25, 25, 25, 25),
     radii: tuple[Scalar, ...] = (1000.0, 2000.0, 3000.0, 4000.0, 5000.0),
@@ -83,7 +82,7 @@ def if_gmi(
 
     Args:
       oracle: white-box access.
-      blocks: a generator as a chain of blocks.
+      blocks: a prior whose generator is a chain of blocks (`priors.chain`, or `priors.cut` of any prior).
       steps: of Adam, for w and then for each feature, from that of the first block on.
       radii: of the l1 balls, of the change of w and of that of the feature, by stage; in units of w and of the feature.
       rate: Adam's learning rate.

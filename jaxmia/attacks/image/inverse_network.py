@@ -5,8 +5,9 @@ He, Zhang, Lee, "Model Inversion Attacks Against Collaborative Inference", ACSAC
 over images that the adversary sends through the client's part f_1; then g_theta(v) for an observed v.
 
 What differs. The paper's adversary has images like the client's; here they are whatever public data the experiment
-gives. Images stay in [0, 1] instead of less their mean over their deviation. As released: AMSGrad, halved every fifth of
-the training, batches of the experiment's size (theirs: 32). TB-MIA is the same idea for truncated scores.
+gives. Images stay in [0, 1] instead of less their mean over their deviation. As released: AMSGrad in PyTorch's form
+(`recipes.amsgrad`), halved every fifth of the training, batches of the experiment's size (theirs: 32). TB-MIA is the same
+idea for truncated scores.
 """
 
 from typing import Any
@@ -15,7 +16,7 @@ import optax
 
 from jaxmia.core import Attack, Card, Process, Scalar
 from jaxmia.oracle import Access, Oracle, Scores, lower
-from jaxmia.recipes import regress, score
+from jaxmia.recipes import amsgrad, regress, score
 
 __all__ = ["CARD", "inverse_network"]
 
@@ -57,7 +58,7 @@ def inverse_network(
 
     def train(fitted: Any) -> Process:
         del fitted
-        optimizer = optax.amsgrad(lambda count: rate * falling(count), eps=epsilon)
+        optimizer = amsgrad(lambda count: rate * falling(count), eps=epsilon)
         return regress(decoder, view.answer, optimizer, steps=steps)
 
     def solve(fitted: Any) -> Process:

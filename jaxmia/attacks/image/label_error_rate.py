@@ -12,7 +12,8 @@ then asked for as what is never called anything else.
 
 What differs. The paper takes one error rate over a set of records and turns it into confidences by a shadow model; here
 every public image has its own rate for every other class, so that images of one class differ, and what the network reads
-is -d / sigma less its mean. Shares are counted with half a copy more for every class, so that none is zero.
+is -d / sigma less its mean. Shares are counted with half a copy more for every class, so that none is zero. 3,000 steps
+are this library's own number, for a few hundred public images.
 """
 
 from typing import Any
@@ -73,7 +74,7 @@ def label_error_rate(
       classes: of the target.
       copies: noisy ones of every public image.
       noise: sigma, in units of the images.
-      steps: training minibatches of the decoder.
+      steps: training minibatches of the decoder; not the paper's number, see above.
       batch: examples of one.
       rate: Adam's learning rate.
       budget: most queries, for all classes together; one image asks `copies + 1`.

@@ -8,12 +8,13 @@ classes, C. Real images have no label of the target T; fakes get the one that T 
     G:     BCE(D(G(z, y)), 1) + alpha * CE(C(G(z, y)), y)
 
 (2) T labels `labels` fakes of every class. (3) Surrogates S learn these, (CE(S(x)) + CE(S(A(x)))) / 2, where A is a random
-crop, change of brightness and contrast, mirror image and turn. (4) White-box attack on them: Adam over z on the max-margin
-loss of two views A of G(z, y), averaged over S.
+crop, change of brightness and contrast (here in half of the views), mirror image and turn. (4) White-box attack on them:
+Adam over z on the max-margin loss of two views A of G(z, y), averaged over S. With `on_discriminator` it is on C o D, the
+classes of the discriminator, and (2) and (3) are left out.
 
-What differs. The released code trains some steps without classes first. Of CE(S(x)) and CE(S(A(x))) a step takes one by
-chance for every example, which has the same mean. All queries are asked in training, for all classes
-together; how many is known beforehand, and more than the `budget` are refused before the first.
+What differs. The released code trains some steps without classes first, and updates G before the updates of D, here after
+them; it can mix C o D and even T with surrogates. Of CE(S(x)) and CE(S(A(x))) a step takes one by chance for every example,
+which has the same mean. All queries are asked in training, for all classes together, none if they exceed the `budget`.
 """
 
 from typing import Any
@@ -63,6 +64,8 @@ def lokt(
     surrogate_steps: int = 23_400,
     surrogate_batch: int = 256,
     surrogate_rate: Scalar = 0.1,
+    decay: Scalar = 5e-4,
+    on_discriminator: bool = False,
     augment: bool = True,
     budget: int = 15_000_000,
 ) -> Attack:
@@ -87,18 +90,20 @@ def lokt(
       surrogate_steps: minibatches (the paper's 200 epochs).
       surrogate_batch: examples of one.
       surrogate_rate: of SGD with momentum 0.9, falling to zero along a cosine.
+      decay: weight decay of that, added to the gradient, as released.
+      on_discriminator: attack C o D, without surrogates.
       augment: whether A does anything; False where a class does not survive it.
       budget: most queries of the training, for all classes together.
 
     Raises:
       ThreatModelError: without label access.
-      ValueError: without surrogates, or for training that asks more than the budget.
+      ValueError: without surrogates that are needed, or for training that asks more than the budget.
     """
     view: Labels = lower(oracle, CARD.access, "image/lokt")
-    generator, critic, adam = conditional_generator, classifying_discriminator, optax.adam(gan_rate, 0.0, 0.9)
-    if not surrogates:
+    generator, critic = conditional_generator, classifying_discriminator
+    if not surrogates and not on_discriminator:
         raise ValueError("surrogates: there are none; legal is one or more")
-    if (asked := gan_steps * critic_steps * gan_batch + labels * classes) > budget:
+    if (asked := gan_steps * critic_steps * gan_batch + (0 if on_discriminator else labels * classes)) > budget:
         raise ValueError(f"budget: {budget}; training asks {asked}, fewer with lower gan_steps, gan_batch or labels")
 
     def draw(g: Any, z: Any, y: Any) -> Any:
@@ -110,9 +115,9 @@ def lokt(
     def says(key: Any, images: Any) -> Any:
         return jax.vmap(view.answer)(jax.random.split(key, len(images)), images)
 
-    def seen(key: Any, x: Any) -> Any:  # A
+    def seen(key: Any, x: Any, chance: float) -> Any:  # A
         cut, tint = jax.random.split(key)
-        return jitter(tint, look(cut, x, scale=(0.8, 1.0), flip=0.5, rotation=5.0)) if augment else x
+        return jitter(tint, look(cut, x, scale=(0.8, 1.0), flip=0.5, rotation=5.0), chance=chance) if augment else x
 
     def fakes(key: Any, g: Any) -> Any:
         one, two = jax.random.split(key)
@@ -142,8 +147,8 @@ def lokt(
             g = generator.init(key, jnp.zeros((2, dimensions)), jnp.zeros(2, jnp.int32), train=True)
             return g, critic.init(jax.random.fold_in(key, 1), jnp.asarray(gallery)[:2], train=True)
 
-        many = {"steps": gan_steps, "critic_steps": critic_steps, "queries": critic_steps * gan_batch}
-        return adversarial(start, discriminate, deceive, adam, **many)
+        numbers = {"steps": gan_steps, "critic_steps": critic_steps, "queries": critic_steps * gan_batch}
+        return adversarial(start, discriminate, deceive, optax.adam(gan_rate, 0.0, 0.9), **numbers)
 
     def label(fitted: Any) -> Process:
         """A step labels one fake of every class; row i of `(z, said, filled)` was drawn as class i % classes."""
@@ -155,9 +160,9 @@ def lokt(
         def step(key: Any, state: Any, _: Any) -> Any:
             z, said, filled = state
             y, part = jnp.arange(classes), jax.lax.dynamic_slice_in_dim(z, filled, classes)
-            told = says(key, draw(fitted[0]["generator"], part, y))
-            said = jax.lax.dynamic_update_slice(said, told, (filled,))
-            return (z, said, filled + classes), info(jnp.mean(told != y), queries=filled + classes)
+            new = says(key, draw(fitted[0]["generator"], part, y))
+            said = jax.lax.dynamic_update_slice(said, new, (filled,))
+            return (z, said, filled + classes), info(jnp.mean(new != y), queries=filled + classes)
 
         return Process(init, step, lambda state: state[:2], labels)
 
@@ -170,26 +175,26 @@ def lokt(
             def example(key: Any, row: Any) -> Any:
                 coin, view = jax.random.split(key)
                 x = draw(fitted[0]["generator"], z[row][None], row[None] % classes)[0]
-                return jnp.where(jax.random.bernoulli(coin), seen(view, x), x)
+                return jnp.where(jax.random.bernoulli(coin), seen(view, x, 0.5), x)
 
             cosine = optax.cosine_decay_schedule(1.0, surrogate_steps)
-            sgd = optax.sgd(lambda t: surrogate_rate * cosine(t), momentum=0.9)
+            sgd = optax.chain(optax.add_decayed_weights(decay), optax.sgd(lambda t: surrogate_rate * cosine(t), 0.9))
             inner = regress(module, example, sgd, steps=surrogate_steps, loss=lambda out, i: cross(out, said[i]))
             return drawn(inner, lambda key: {"x": jax.random.randint(key, (surrogate_batch,), 0, len(z))})
 
         return process
 
     def solve(fitted: Any) -> Process:
-        g, _, *learned = fitted
+        pairs = [(critic, fitted[0]["critic"])] if on_discriminator else [*zip(surrogates, fitted[2:])]
 
         def loss(key: Any, x: Any, wanted: Any) -> Any:
-            both = jax.vmap(seen, (0, None))(jax.random.split(key), x)
-            told = jnp.stack([m.apply(v, both, train=False) for m, v in zip(surrogates, learned)])
-            return jnp.sum(jax.vmap(margin, (0, None))(told.reshape(-1, classes), wanted)) / len(surrogates)
+            both = jax.vmap(seen, (0, None, None))(jax.random.split(key), x, 1.0)
+            logits = jnp.stack([m.apply(v, both, train=False)[:, :classes] for m, v in pairs])  # realness is the last
+            return jnp.sum(jax.vmap(margin, (0, None))(logits.reshape(-1, classes), wanted)) / len(pairs)
 
         def image(z: Any, wanted: Any) -> Any:
-            return draw(g["generator"], z[None], wanted[None])[0]
+            return draw(fitted[0]["generator"], z[None], wanted[None])[0]
 
         return conditional(image, loss, optax.adam(rate), dimensions=dimensions, steps=steps)
 
-    return Attack(solve, (acgan, label, *map(transfer, surrogates)))
+    return Attack(solve, (acgan,) if on_discriminator else (acgan, label, *map(transfer, surrogates)))

@@ -8,8 +8,8 @@ features v = f_1(x) that a client sent, and labeled images. It trains a shadow c
 
 and then solves min_x |f~_theta(x) - v|^2 + lambda_TV TV(x) + lambda_2 |x|^2 as if the shadow were the client.
 
-What differs. As in `rmle`: means instead of the paper's sums, standardized pixels, no box but for the result, all as
-released, and the released numbers for the fourth convolution of six.
+What differs. As in `rmle`: means instead of the paper's sums, standardized pixels, no box but for the result, AMSGrad as
+`recipes.amsgrad` has it, all as released, and the released numbers for the fourth convolution of six.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Outputs, Weights, lower
 from jaxmia.priors import standardized
-from jaxmia.recipes import descend
+from jaxmia.recipes import amsgrad, descend
 
 __all__ = ["CARD", "query_free"]
 
@@ -82,7 +82,7 @@ def query_free(
 
     def shadow(fitted: Any) -> Process:
         del fitted
-        optimizer = optax.amsgrad(lambda count: shadow_rate * falling(count), eps=epsilon)
+        optimizer = amsgrad(lambda count: shadow_rate * falling(count), eps=epsilon)
 
         def init(key: Any, batch: Any) -> Any:
             if "y" not in batch:
@@ -117,7 +117,7 @@ def query_free(
             Weights(lambda key, image: guessed(variables, image).logits, guessed, variables),
             lambda features, observed: jnp.mean((features - observed) ** 2),
             prior,
-            optax.amsgrad(rate, eps=epsilon),
+            amsgrad(rate, eps=epsilon),
             steps=steps,
             keep="last",
         )

@@ -10,17 +10,18 @@ What differs. The paper writes sums and an exponent beta in TV; its published we
 takes means over features and over pixels and beta = 2, so this does. They also belong to pixels less their mean over their
 deviation: u is optimized, from zero, and the client's part sees `center + deviation * u`. As released, pixels run free
 and only the result is clipped, and the last iterate is kept. The defaults are those for the fourth convolution of its
-six (ReLU22); the layer decides them: lambda_TV 0 after the first convolution, 1e3 after the sixth, 1e4 or more after an
-affine one.
+six (ReLU22); the layer decides them: lambda_TV 0 after the first convolution, 1e3 after the sixth; after the first
+affine layer 1e4 (rate 1e-3, 5,000 steps) or 1e5 (5e-2, 1,000), after the second 5e2 with lambda_2 1e2 (0.1, 500).
+AMSGrad is PyTorch's (`recipes.amsgrad`); the version of 2019, 1.0, added epsilon before the correction for the start, which
+makes steps shorter at first.
 """
 
 import jax.numpy as jnp
-import optax
 
 from jaxmia.core import Attack, Card, Process, Scalar
 from jaxmia.oracle import Access, Oracle, Weights, lower
 from jaxmia.priors import standardized
-from jaxmia.recipes import descend
+from jaxmia.recipes import amsgrad, descend
 
 __all__ = ["CARD", "rmle"]
 
@@ -74,7 +75,7 @@ def rmle(
             view,
             lambda features, observed: jnp.mean((features - observed) ** 2),
             prior,
-            optax.amsgrad(rate, eps=epsilon),
+            amsgrad(rate, eps=epsilon),
             steps=steps,
             keep="last",
         )

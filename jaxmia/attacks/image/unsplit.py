@@ -10,9 +10,10 @@ It asks the client nothing and has no data, so that the oracle grants nothing. W
 architecture leaves undecided: a clone that negates its kernels explains the negative of an image as well.
 
 What differs. |.|^2 and TV (of squared differences) are means, as released; the released code also adds the mean of x~^2
-with weight 1 (`norm=1.0`), and lets the clone of one image go on with the next: here each case has its own. One step here
-is one descent on either. The clone of a case has its own kernels, and a batch of those is slow on CPU: let `Plan.chunk` be
-1 there. Only the result is clipped to [0, 1]. The paper's label inference is another attack.
+with weight 1 (`norm=1.0`), and lets the clone of one image go on with the next: here each case has its own. Adam is AMSGrad
+in PyTorch's form (`recipes.amsgrad`), as released. One step here is one descent on either. The clone of a case has its own
+kernels, and a batch of those is slow on CPU: let `Plan.chunk` be 1 there. Only the result is clipped to [0, 1]. The paper's
+label inference is another attack.
 """
 
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from jaxtyping import Array, Float, Int
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.oracle import Access, Oracle, lower
 from jaxmia.priors import standardized
+from jaxmia.recipes import amsgrad
 
 __all__ = ["CARD", "unsplit"]
 
@@ -81,7 +83,7 @@ def unsplit(
     lower(oracle, CARD.access, "image/unsplit")
     if image_steps < 1 or clone_steps < 1:
         raise ValueError(f"image_steps, clone_steps: {image_steps}, {clone_steps}; legal is 1 or more of each")
-    prior, optimizer = standardized(shape, variation=variation, norm=norm, start=0.5), optax.amsgrad(rate)
+    prior, optimizer = standardized(shape, variation=variation, norm=norm, start=0.5), amsgrad(rate)
 
     def init(key: Any, sent: Any) -> State:
         del sent

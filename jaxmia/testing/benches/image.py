@@ -18,7 +18,7 @@ from jaxmia.attacks.image.gmi import gmi
 from jaxmia.core import Card
 from jaxmia.metrics.estimate import Estimate, wilson
 from jaxmia.oracle import Outputs
-from jaxmia.priors import Blocks, Feature, eigen
+from jaxmia.priors import Feature, chain, eigen
 from jaxmia.testing.benches import Bench, linear, networks
 
 CLASSES, SHAPE = 6, (6, 6, 1)
@@ -135,7 +135,7 @@ def make() -> Bench:
             "gallery": jnp.asarray(public[:32]),
             "embedding": lambda image: image.reshape(-1) @ projection,
             "base": functools.partial(gmi, prior=prior, restarts=2, steps=400),
-            "blocks": Blocks(
+            "blocks": chain(
                 prior.init,
                 (lambda feature, w: Feature(w @ turn), lambda feature, w: prior.decode(prior.project(feature.map))),
             ),
@@ -155,7 +155,7 @@ def make() -> Bench:
         public=lambda step: batch(np.random.default_rng(step).integers(0, len(public), 32)),
         settings={
             "image/align_mi": {"neighbors": 6, "average": "perturbation"},
-            "image/c2fmi": {"train_steps": 300, "width": 64, "draws": 500},
+            "image/c2fmi": {"train_steps": 300, "width": 64},
             "image/cdm_mi": {"steps": 50, "train_steps": 1500, "train_rate": 0.002, "average": 0.99},
             "image/data_free_split": {"steps": 400, "batch": 32, "rate": 0.005},
             # A class is a column of pixels here, so that neither rolling nor mirroring leaves it what it is.

@@ -9,7 +9,7 @@ from scipy.optimize import linprog, minimize
 from jaxmia import Access, from_function
 from jaxmia.attacks.image.if_gmi import if_gmi, to_l1_ball
 from jaxmia.objectives import poincare
-from jaxmia.priors import Blocks, Feature, cut, eigen
+from jaxmia.priors import Feature, chain, cut, eigen
 from tests.models.compiled import compiled
 
 KEY, CLASSES, SHAPE = jax.random.key(2), 4, (6, 6, 1)
@@ -19,7 +19,7 @@ TARGET = from_function(lambda m, x: x.reshape(-1, 36) @ m, jnp.asarray(MATRIX), 
 FIRST, SECOND, SIDE, LAST = (
     jnp.asarray(RNG.normal(size=shape) / 3, jnp.float32) for shape in ((3, 8), (8, 10), (8, 36), (13, 36))
 )
-GENERATOR = Blocks(  # every block reads w, and what the second one paints goes around the third
+GENERATOR = chain(  # every block reads w, and what the second one paints goes around the third
     lambda key: jax.random.normal(key, (3,)),
     (
         lambda feature, w: Feature(jnp.tanh(w @ FIRST)),
@@ -145,5 +145,5 @@ def test_refuses():
     ):
         with pytest.raises(ValueError, match=message):
             attack(**options)
-    with pytest.raises(ValueError, match="blocks: none"):
-        Blocks(GENERATOR.init, ())
+    with pytest.raises(ValueError, match="generator's 0 blocks"):
+        attack(eigen(np.random.default_rng(0).uniform(size=(20, *SHAPE)), 5), steps=(5,), radii=(1.0,))

@@ -1,5 +1,8 @@
 """LOKT: exact queries, labels that are the target's, surrogates that learn them."""
 
+import importlib
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +115,56 @@ def test_the_search_averages_margins_over_surrogates_and_sums_two_views():
         logits = np.asarray(module.apply(known, x))[0]
         loss += (np.delete(logits, 3).max() - logits[3]) * 2 / 2
     assert float(told.loss) == pytest.approx(loss, rel=1e-4) and int(told.queries) == 0
+
+
+def test_weights_of_surrogates_decay_as_released():
+    """PyTorch's SGD adds decay * p to the gradient, so that the first step takes rate * decay * p more."""
+    assert inspect.signature(lokt).parameters["decay"].default == 5e-4
+    generator = GENERATOR.init(KEY, jnp.zeros((1, 8)), jnp.zeros(1, jnp.int32))
+    fitted = ({"generator": generator}, (jnp.ones((40 * CLASSES, 8)), jnp.zeros(40 * CLASSES, jnp.int32)))
+    after = {}
+    for decay in (0.0, 0.25):
+        surrogate = attack(target().view(Access.LABELS), decay=decay, surrogate_rate=0.1).train[2](fitted)
+        state = compiled(surrogate.init)(KEY, None)
+        before = state[0]["params"]
+        after[decay] = compiled(surrogate.step)(KEY, state, None)[0][0]["params"]
+    lost = jax.tree.map(jnp.subtract, after[0.0], after[0.25])
+    for shrunk, weights in zip(jax.tree.leaves(lost), jax.tree.leaves(before)):
+        np.testing.assert_allclose(shrunk, 0.1 * 0.25 * weights, atol=1e-6)
+
+
+def test_colors_change_in_half_of_the_views_of_training_and_in_all_of_the_attack(monkeypatch):
+    module = importlib.import_module("jaxmia.attacks.image.lokt")
+    chances, inner = [], module.jitter
+
+    def spied(key, image, **options):
+        chances.append(options.get("chance", 1.0))
+        return inner(key, image, **options)
+
+    monkeypatch.setattr(module, "jitter", spied)
+    made = attack(target().view(Access.LABELS), surrogates=(Surrogate(CLASSES),), augment=True)
+    gan = {"generator": GENERATOR.init(KEY, jnp.zeros((1, 8)), jnp.zeros(1, jnp.int32))}
+    labeled = (jnp.ones((40 * CLASSES, 8)), jnp.zeros(40 * CLASSES, jnp.int32))
+    surrogate = made.train[2]((gan, labeled))
+    state = jax.eval_shape(surrogate.init, KEY, None)
+    jax.eval_shape(surrogate.step, KEY, state, None)
+    assert chances and set(chances) == {0.5}
+    chances.clear()
+    search, label = made.solve((gan, labeled, Surrogate(CLASSES).init(KEY, GALLERY[:1]))), jnp.asarray(1, jnp.int32)
+    jax.eval_shape(search.step, KEY, jax.eval_shape(search.init, KEY, label), label)
+    assert chances and set(chances) == {1.0}
+
+
+def test_the_discriminators_own_classes_can_be_attacked_without_a_label_more():
+    made = attack(target().view(Access.LABELS), surrogates=(), on_discriminator=True, budget=2 * 16)
+    (gan,), asked = trained(made.train)
+    assert asked == [2 * 16]
+    process, label = made.solve((gan,)), jnp.asarray(3, jnp.int32)
+    state = compiled(process.init)(KEY, label)
+    _, info = compiled(process.step)(KEY, state, label)
+    logits = np.asarray(CRITIC.apply(gan["critic"], process.read(state)[None]))[0, :-1]
+    assert len(logits) == CLASSES
+    assert float(info.loss) == pytest.approx(2 * (np.delete(logits, 3).max() - logits[3]), rel=1e-4)
 
 
 def test_refuses():
