@@ -22,6 +22,7 @@ from jaxtyping import Bool, Int
 from jaxmia import checkpoint
 from jaxmia.core import Attack, Info, Process, Scenario
 from jaxmia.fitting import fit
+from jaxmia.journal import Journal
 from jaxmia.parallel import (
     Program,
     free_memory,
@@ -33,6 +34,7 @@ from jaxmia.parallel import (
 )
 from jaxmia.plan import Plan, check_plan, even_chunk, smaller_chunk
 from jaxmia.progress import Progress
+from jaxmia.queries import Ledger
 from jaxmia.slots import Programs, Slots, Status, build
 
 __all__ = ["Plan", "Result", "Status", "fit", "run", "solve"]
@@ -79,8 +81,9 @@ def solve(
       ids: int32 `[n]`, the identity of each case's randomness; None numbers the cases. A restart is the same case
         under another id; under the same id, two settings of a sweep meet the same random numbers.
       plan: how to run it.
-      folder: where finished cases and checkpoints go (created 0700); one that all processes share. A run that finds
-        its own finished work there continues; one that finds another's refuses.
+      folder: where finished cases and checkpoints go (created 0700), and what a target on the host answered since the
+        last two of these; one that all processes share. A run that finds its own finished work there continues, with
+        the same `plan.chunk` and devices without asking anything again; one that finds another's refuses.
       title: shown by the progress bar.
 
     Raises:
@@ -94,13 +97,14 @@ def solve(
     devices = plan.devices or tuple(jax.local_devices())
     folder = checkpoint.private_folder(folder) if folder is not None else None
     own, key, work, room = own_rows(n), uncommitted(key), None, free_memory(devices)
+    ledger = Ledger()
     each, most = max(1, -(-len(own) // len(devices))), 256 if devices[0].platform == "cpu" else 1024
     chunk = plan.chunk or even_chunk(each, most, plan)
     with Progress(title, len(own) * max(steps, 1), "steps") as bar:
         while True:
             less = smaller_chunk(chunk, plan)
             try:
-                programs = build(process, key, cases, ids, steps, devices, chunk, plan)
+                programs = build(process, key, cases, ids, steps, devices, chunk, plan, ledger)
                 if plan.chunk is None and room is not None and programs.memory > 0.8 * room and less:
                     chunk = less
                     continue
@@ -110,13 +114,14 @@ def solve(
                     continue
                 if work is None:
                     rows = Result(*jax.tree.map(lambda x: np.zeros((n, *x.shape[1:]), x.dtype), programs.read.shapes))
-                    work = _Work(key, cases, ids, steps, devices, plan, folder, rows, ~np.isin(np.arange(n), own))
+                    finished = ~np.isin(np.arange(n), own)
+                    work = _Work(key, cases, ids, steps, devices, plan, folder, rows, finished, ledger)
                     if folder is not None:
                         _restore_rows(work, programs)
                 _work_off(work, programs, bar)
                 return gather_rows(work.rows, n)
             except jax.errors.JaxRuntimeError as error:
-                if not (ran_out_of_memory(error) and less):
+                if ledger.error is not None or not (ran_out_of_memory(error) and less):
                     raise
                 print(f"{title}: out of memory with {chunk} cases per device, going on with {less}", file=sys.stderr)
                 chunk = less
@@ -134,13 +139,15 @@ class _Work(NamedTuple):
     folder: pathlib.Path | None
     rows: Result  # filled in place
     finished: Bool[np.ndarray, " n"]  # likewise; true as well for rows that other processes work on
+    ledger: Ledger
 
 
 def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
     """Step slots until every row is finished."""
-    key, _, _, steps, devices, plan, folder, rows, finished = work
+    key, _, _, steps, devices, plan, folder, rows, finished, ledger = work
     others = int(finished.size - len(own_rows(finished.size)))
     shelf = _shelf(folder)
+    journal = ledger.kept = Journal(shelf) if shelf is not None else None
     slots = _restore_slots(work, programs, shelf)
     idle = np.array(slots.idle)
     running = set(np.array(slots.rows)[~idle].tolist())
@@ -151,7 +158,9 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
         if pending and idle.any():
             slots = _refill(programs.admit, work, slots, idle, pending)
             taken = np.array(slots.steps)
+            ledger.raise_error()
         slots = programs.block(key, slots, int(steps - taken[~idle].min()))
+        ledger.raise_error()
         taken, status = np.array(slots.steps), np.array(slots.status)
         over = ~idle & ((status != Status.RUNNING) | (taken >= steps))
         # Reading out costs a pass over all slots, so it waits until a quarter of them is over, or none is left.
@@ -166,10 +175,13 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
             count = int(finished.sum()) - others
             note = f"{count}/{finished.size - others} cases"
             bar.update(count * max(steps, 1) + int(taken[~idle].sum()), note)
-        if shelf is not None and time.monotonic() - saved >= plan.save_seconds:
+        if journal is not None and time.monotonic() - saved >= plan.save_seconds:
             number = max(checkpoint.saved_steps(shelf), default=0) + 1
             checkpoint.save(shelf, number, slots, fingerprint=programs.fingerprint)
+            journal.turn()
             saved = time.monotonic()
+    if journal is not None:
+        journal.clear()
 
 
 def _refill(admit: Program, work: _Work, slots: Slots, idle: np.ndarray, pending: list[int]) -> Slots:
