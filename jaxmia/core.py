@@ -95,10 +95,15 @@ class Attack(NamedTuple):
     Attributes:
       solve: takes what the training stages read out (a tuple, empty without stages) and gives the per-case process.
       train: stage i takes the outputs of the stages before it and gives a process over public minibatches.
+      observes: what a case is, as in its `Card`; "" where nobody said.
+      check: `(cases, classes) -> None`, called before anything runs; raises a ValueError for cases, as numpy arrays, that
+        the attack can tell are wrong. None: there is nothing else to check.
     """
 
     solve: Callable[[Fitted], Process]
     train: tuple[Callable[[Fitted], Process], ...] = ()
+    observes: str = ""
+    check: Callable[[Any, int | None], None] | None = None
 
 
 class Prior(NamedTuple):

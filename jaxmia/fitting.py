@@ -106,7 +106,11 @@ def fit(
             done += len(block)
             if plan.progress:
                 bar.update(done, f"loss {history.loss[done - 1]:.4g}")
-            if folder is not None and journal is not None and agree(done == steps or time.monotonic() - saved >= plan.save_seconds):
+            if (
+                folder is not None
+                and journal is not None
+                and agree(done == steps or time.monotonic() - saved >= plan.save_seconds)
+            ):
                 kept = spread.collect(state)
                 if jax.process_index() == 0:
                     checkpoint.save(folder, done, (kept, history), fingerprint=run_print)

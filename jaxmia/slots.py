@@ -53,6 +53,7 @@ class Programs(NamedTuple):
     example: Slots  # every slot idle
     fingerprint: str
     memory: int  # bytes that one device needs
+    ledger: Ledger  # what they ask a target on the host
 
 
 def build(
@@ -64,13 +65,12 @@ def build(
     devices: Any,
     chunk: int,
     plan: Plan,
-    ledger: Ledger | None = None,
 ) -> Programs:
     """Compile block, admit and read once, and make the idle slots that they all work on.
 
-    A target on the host is asked for fresh and active slots alone, on account of `ledger`.
+    A target on the host is asked for fresh and active slots alone.
     """
-    account = ledger or Ledger()
+    ledger = Ledger()
 
     def case_keys(key: Any, ids: Any, step: Any) -> Any:
         return jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(key, i), t))(ids, step)
@@ -85,12 +85,12 @@ def build(
         """`fn` of one case as a function of lanes and a chunk of cases, its output shapes, and its text."""
 
         def one_lane(lane: Lane, *case: Any) -> Any:
-            with asking(account, lane):
+            with asking(ledger, lane):
                 return fn(*case)
 
-        account.asks = False
+        ledger.asks = False
         call, shapes, text = traced(jax.vmap(one_lane), blank, *examples)
-        if account.asks:
+        if ledger.asks:
             return _one_after_another(call, together, chunk), shapes, text
         alone = _one_after_another(functools.partial(call, blank), together, chunk)  # nothing of lanes is compiled in
         return lambda lanes, *cases: alone(*cases), shapes, text
@@ -137,9 +137,7 @@ def build(
             status=status.astype(jnp.int8),
             state=tree_where(ok, state, slots.state),
             # A step that went wrong has asked all the same.
-            info=tree_where(ok, told, slots.info)._replace(
-                queries=jnp.where(active, told.queries, slots.info.queries)
-            ),
+            info=tree_where(ok, told, slots.info)._replace(queries=jnp.where(active, told.queries, slots.info.queries)),
         )
 
     def read(key: Any, slots: Slots) -> tuple:
@@ -179,7 +177,7 @@ def build(
         list(threads.map(Program.compile, programs))
     print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, getattr(stepped, "constants", []))
     memory = max(program.memory() for program in programs)
-    return Programs(run_block, admit_program, read_program, example, print_of_run, memory)
+    return Programs(run_block, admit_program, read_program, example, print_of_run, memory, ledger)
 
 
 def _one_after_another(fn: Any, together: int, chunk: int) -> Any:

@@ -103,7 +103,9 @@ class Target:
 
         if access == Access.SCORES:
             return Scores(opaque(scores if self._explain is None else explained, access, self.apply is None))
-        return Labels(opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access, self.apply is None))
+        return Labels(
+            opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access, self.apply is None)
+        )
 
     def explained(self, explain: Callable[[Callable[[Any], Outputs], Any], Any] = saliency) -> "Target":
         """A target that serves an explanation with its scores: `answer` gives {"scores", "explanation"} at score access.
@@ -269,7 +271,7 @@ def from_callable(
         if answer.ndim == 1 and granted == Access.LABELS:
             answer = np.eye(classes, dtype=np.float32)[answer]
         if answer.shape != (n, classes):
-            raise ValueError(f"predict: answered shape {answer.shape}, legal is [{n}, {classes}]")
+            raise ValueError(f"predict: answered shape {answer.shape}, legal is [n, {classes}], n = {n}")
         return answer.astype(np.float32)
 
     return Target(None, None, classes=classes, granted=granted, scores=metered(ask, (classes,)), **options)

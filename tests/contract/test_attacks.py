@@ -52,6 +52,7 @@ def test_card_and_documentation(trial):
     assert module and module.__doc__ and card.url.split("//")[1] in module.__doc__
     assert doctest.testmod(module).failed == 0
     assert method.inputs[0] == "oracle"
+    assert trial.attack(trial.oracle()).observes == card.observes
     for name in (*method.inputs, *method.hyperparameters):
         assert f"  {name}: " in method.factory.__doc__, name
 

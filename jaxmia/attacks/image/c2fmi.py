@@ -197,4 +197,4 @@ def c2fmi(
 
         return Process(init, step, lambda state: prior.decode(state.population[jnp.argmin(state.loss)]), steps)
 
-    return Attack(search, (learn,))
+    return Attack(search, (learn,), observes=CARD.observes)

@@ -192,4 +192,4 @@ def lokt(
 
         return conditional(image, loss, optax.adam(rate), dimensions=dimensions, steps=steps)
 
-    return Attack(solve, (acgan, label, *map(transfer, surrogates)))
+    return Attack(solve, (acgan, label, *map(transfer, surrogates)), observes=CARD.observes)
