@@ -150,6 +150,8 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
     others = int(finished.size - len(own_rows(finished.size)))
     shelf, ledger = _shelf(folder), programs.ledger
     journal = ledger.kept = Journal(shelf) if shelf is not None else None
+    if journal is not None:
+        journal.turn()
     slots = _restore_slots(work, programs, shelf)
     idle = np.array(slots.idle)
     running = set(np.array(slots.rows)[~idle].tolist())

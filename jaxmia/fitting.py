@@ -39,7 +39,8 @@ def fit(
       batches: `step -> minibatch`, pure: the same step gives the same batch.
       steps: number of steps; None takes the process's own.
       plan: devices, training, block, save_seconds and progress are used.
-      folder: where checkpoints go; a run that finds its own there continues to the same result.
+      folder: where checkpoints go, and what a target on the host answered since the last two of them; a run that finds
+        its own there continues to the same result, without asking anything again.
       title: shown by the progress bar.
 
     Returns:
@@ -83,11 +84,12 @@ def fit(
     history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), told)
     done, run_print = 0, fingerprint(text, steps, key, first, spread.collect(state))
     ledger.raise_error()
-    if folder is not None:
+    if folder is not None and journal is not None:
         found = checkpoint.load_newest(folder, (state, history), fingerprint=run_print)
         if found is not None:
             done, (state, history) = found
             state = jax.device_put(state, layout)
+        journal.turn()
     saved = time.monotonic()
     with Progress(title, steps, "steps") as bar:
         while done < steps:
@@ -106,15 +108,14 @@ def fit(
             done += len(block)
             if plan.progress:
                 bar.update(done, f"loss {history.loss[done - 1]:.4g}")
-            if (
-                folder is not None
-                and journal is not None
-                and agree(done == steps or time.monotonic() - saved >= plan.save_seconds)
-            ):
+            due = done == steps or time.monotonic() - saved >= plan.save_seconds
+            if folder is not None and journal is not None and agree(due):
                 kept = spread.collect(state)
                 if jax.process_index() == 0:
                     checkpoint.save(folder, done, (kept, history), fingerprint=run_print)
                     journal.turn()
                 saved = time.monotonic()
+    if journal is not None:
+        journal.clear()
     # Host copies, since what is read out must be the same on any devices, and whether resumed or not.
     return process.read(jax.tree.map(jax.numpy.asarray, spread.collect(state))), history

@@ -1,8 +1,9 @@
 """What a target on the host answered since the last checkpoints, so that a run that goes on does not ask again.
 
-`answers-<checkpoint>-<size>.bin` in a run's folder holds what was answered after that checkpoint, `size` numbers each: per
-answer a digest of the question (candidate, key, case, step), the numbers, and a checksum of both. Nothing but appending is
-done to it, so kill -9 can tear the last record alone, which is then cut off.
+`answers-<k>-<size>.bin` in a run's folder holds answers of `size` numbers each, k - 1 being the checkpoint that they came
+after, and k = 0 those to training's `init`, which begins whatever it goes on from: per answer a digest of the question
+(candidate, key, case, step), the numbers, and a checksum of both. Nothing but appending is done to it, so kill -9 can
+tear the last record alone, which is then cut off.
 """
 
 import errno
@@ -26,8 +27,7 @@ class Journal:
     """
 
     def __init__(self, folder: pathlib.Path):
-        self._folder, self._files = folder, {}
-        self._after = max(checkpoint.saved_steps(folder), default=0)
+        self._folder, self._files, self._part = folder, {}, 0
         self._answers: dict[bytes, deque[np.ndarray]] = {}
         for file in sorted(folder.glob("answers-*.bin")):
             for record in _read(file):
@@ -48,7 +48,7 @@ class Journal:
         records = np.zeros(len(flat), _layout(flat.shape[1]))
         records["question"], records["answer"] = np.array([np.void(question) for question in questions]), flat
         records["check"] = [_check(record) for record in records]
-        path = self._folder / f"answers-{self._after:08d}-{flat.shape[1]}.bin"
+        path = self._folder / f"answers-{self._part:08d}-{flat.shape[1]}.bin"
         try:
             if path not in self._files:
                 self._files[path] = open(path, "ab", buffering=0, opener=_private)
@@ -58,27 +58,26 @@ class Journal:
             raise OSError(error.errno, f"{path}: cannot be written ({error.strerror})") from error
 
     def turn(self) -> None:
-        """After a checkpoint: forget what was answered before the older of the two that are kept.
+        """After `init` of training, at the start of `solve`, and after every checkpoint: begin another part.
 
-        What was answered before the first one stays, since training begins with `init` whatever it goes on from.
+        What was answered before the older of the two checkpoints that are kept is forgotten.
         """
-        kept = checkpoint.saved_steps(self._folder)[:2]
-        self._close()
-        self._after, oldest = kept[0], kept[-1] if len(kept) > 1 else 0
-        for file in self._folder.glob("answers-*.bin"):
-            if 0 < int(file.name.split("-")[1]) < oldest:
-                file.unlink()
+        newest, before = [*checkpoint.saved_steps(self._folder), 0, 0][:2]
+        self._forget(before + 1)
+        self._part = newest + 1
 
     def clear(self) -> None:
-        """Forget everything, at the end of a run."""
-        self._close()
-        for file in self._folder.glob("answers-*.bin"):
-            file.unlink()
+        """Forget all but what `init` was answered, at the end of a run."""
+        self._forget(None)
 
-    def _close(self) -> None:
+    def _forget(self, before: int | None) -> None:
         for file in self._files.values():
             file.close()
         self._files.clear()
+        for file in self._folder.glob("answers-*.bin"):
+            part = int(file.name.split("-")[1])
+            if part > 0 and (before is None or part < before):
+                file.unlink(missing_ok=True)  # several processes train as one
 
 
 def _private(path: str, flags: int) -> int:

@@ -15,13 +15,31 @@ from collections import Counter
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxmia import Access, Plan, Process, Scenario, Status, fit, from_callable, from_function, info, priors, run, solve
+from jaxmia import (
+    Access,
+    Plan,
+    Process,
+    Scenario,
+    Status,
+    checkpoint,
+    fit,
+    from_callable,
+    from_function,
+    info,
+    models,
+    priors,
+    run,
+    slots,
+    solve,
+)
 from jaxmia.attacks.image.brep_mi import brep_mi
 from jaxmia.attacks.image.mirror_genetic import mirror_genetic
 from jaxmia.journal import Journal
-from jaxmia.recipes import best_of, evolve, swept
+from jaxmia.recipes import best_of, evolve, regress, swept
+from jaxmia.recipes.by_class import by_class
 
 KEY, SHAPE, CLASSES = jax.random.key(7), (2, 2, 3), 4
 WEIGHTS = np.random.default_rng(0).normal(size=(12, CLASSES)).astype(np.float32)
@@ -77,6 +95,30 @@ def test_no_query_is_asked_that_is_not_counted(plan, settings):
     assert endpoint.asked == found.info.queries.sum()
     assert found.info.queries.max() <= settings.get("budget", 540)
     assert settings.get("budget") or len(set(found.steps.tolist())) > 1, "all end at once: nothing is shown"
+
+
+def test_a_block_that_runs_beyond_the_last_step_asks_nothing_there(monkeypatch):
+    endpoint, call = Endpoint(), slots._Blocks.__call__  # as on a GPU, where a block has one length
+    monkeypatch.setattr(slots._Blocks, "__call__", lambda self, key, now, most: call(self, key, now, self.most))
+    attack = brep_mi(labels_of(endpoint).view(Access.LABELS), PRIOR, steps=7, points=8)
+    found = solve(attack.solve(()), KEY, np.arange(3), plan=QUIET._replace(chunk=2, block=4, loop="scan"))
+    assert found.steps.tolist() == [7, 7, 7] and endpoint.asked == found.info.queries.sum() == 3 * 7 * 9
+
+
+@pytest.mark.parametrize("training", ["one_device", "data_parallel"])
+def test_training_asks_every_example_of_a_minibatch_once(training):
+    endpoint, plan = Endpoint(), Plan(devices=tuple(jax.devices()[:2]), training=training, progress=False)
+    oracle = from_callable(endpoint.scores, classes=CLASSES).view(Access.SCORES)
+    stage = regress(models.SoftmaxRegression(12), oracle.answer, optax.sgd(0.1), steps=5, loss=lambda a, b: a.sum())
+    _, history = fit(stage, KEY, lambda step: {"x": PUBLIC[:6]}, plan=plan)
+    assert endpoint.asked == history.queries[-1] == 30 and history.queries[0] == 6
+
+
+def test_a_training_stage_of_every_class_counts_what_its_classes_ask():
+    endpoint = Endpoint()
+    oracle = from_callable(endpoint.scores, classes=CLASSES).view(Access.SCORES)
+    _, history = fit(by_class(lambda label: questions(oracle, 3), CLASSES), KEY, lambda step: None, plan=QUIET)
+    assert endpoint.asked == history.queries[-1] == CLASSES * (4 + 3 * 2)
 
 
 def questions(oracle, steps=5, mutation=0.1):
@@ -159,6 +201,8 @@ def test_the_program_of_a_model_on_the_device_holds_no_lane():
     for access in (Access.LABELS, Access.SCORES, Access.WEIGHTS):
         assert text(target.view(access).answer, True) == text(target.view(access).answer, False)
     assert not ledger.asks
+    legacy = from_callable(Endpoint().scores, classes=CLASSES).view(Access.SCORES).answer
+    assert legacy(jax.random.PRNGKey(0), jnp.zeros(SHAPE)).shape == (CLASSES,)
     host = labels_of(Endpoint()).view(Access.LABELS).answer
     assert text(host, True) != text(host, False) and ledger.asks
 
@@ -218,8 +262,21 @@ def test_a_torn_record_is_cut_off_and_the_others_are_answers(tmp_path):
         again.add([b"2" * 16], answers[2:])
         third = Journal(tmp_path)
         np.testing.assert_array_equal([third.take(bytes([c]) * 16) for c in b"012"], answers)
-        third.clear()
-    assert not list(tmp_path.iterdir())
+    third.clear()
+    assert list(tmp_path.glob("answers-*.bin")) == [file], "what `init` was answered is needed at every start"
+
+
+def test_answers_before_the_older_of_two_checkpoints_are_forgotten(tmp_path):
+    journal = Journal(tmp_path)
+    for step in range(4):
+        journal.turn()
+        journal.add([bytes([step]) * 16], np.zeros((1, 2), np.float32))
+        checkpoint.save(tmp_path, step + 1, (np.zeros(3),), fingerprint="f")
+    journal.turn()
+    kept = Journal(tmp_path)
+    assert [kept.take(bytes([step]) * 16) is not None for step in range(4)] == [False, False, False, True]
+    journal.clear()
+    assert not list(tmp_path.glob("answers-*"))
 
 
 def worker(folder, asked, last, out):
