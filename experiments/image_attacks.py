@@ -60,7 +60,7 @@ def row(dataset: str, cell: str, folders: list[pathlib.Path], found: list[dict[s
     target, _, name = cell.partition("--")
     records = [record.read(where / "cells" / cell / "cell.json") for where in folders]
     seeds, controls = [one[cell] for one in found], [one.get(f"{target}-shuffled--{name}") for one in found]
-    queries = [one["queries"]["mean"] for one in records if one["queries"]]
+    queries = [one["queries"] for one in records if one["queries"]]
     out = {
         "dataset": dataset,
         "target": "" if cell == NOTHING else target,
@@ -70,7 +70,9 @@ def row(dataset: str, cell: str, folders: list[pathlib.Path], found: list[dict[s
         "knows": records[0]["card"]["knows"],
         "settings": "; ".join(f"{key}={value}" for key, value in records[0]["hyperparameters"].items()),
         "cases": sum(len(one["targets"]) for one in seeds),
-        "queries_per_case": round(float(np.mean(queries)), 1) if queries else "",
+        # What training asked, it asked once for all cases; what each of them asks comes on top.
+        "queries_in_training": round(float(np.mean([one["training"] for one in queries])), 1) if queries else "",
+        "queries_per_case": round(float(np.mean([one["mean"] for one in queries])), 1) if queries else "",
         "seconds_per_case": round(min(one["seconds"] / one["n"] for one in records), 2),
     }
     for judge in judges_of(seeds[0]):

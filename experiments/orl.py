@@ -126,11 +126,11 @@ def pooled(seeds: list[dict[str, np.ndarray]], without: list[dict[str, np.ndarra
     return out
 
 
-def queries(folders: list[pathlib.Path], cell: str) -> float | None:
-    """Mean over seeds of the queries per case, training on public images shared among the cases; None: white box."""
+def queries(folders: list[pathlib.Path], cell: str, which: str) -> float | None:
+    """Mean over seeds of the queries in "training", once for all cases, or the "mean" per case on top; None: white box."""
     files = [where / "cells" / cell / "cell.json" for where in folders]
     asked = [record.read(file)["queries"] for file in files if file.exists()]
-    return round(float(np.mean([one["mean"] for one in asked])), 1) if asked and None not in asked else None
+    return round(float(np.mean([one[which] for one in asked])), 1) if asked and None not in asked else None
 
 
 def main() -> None:
@@ -165,7 +165,8 @@ def main() -> None:
             },
             "cells": {
                 cell: {
-                    "queries_per_case": queries(folders, cell),
+                    "queries_in_training": queries(folders, cell, "training"),
+                    "queries_per_case": queries(folders, cell, "mean"),
                     **pooled([one[cell] for one in found], [one[NOTHING] for one in found]),
                 }
                 for cell in found[0]

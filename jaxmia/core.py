@@ -67,6 +67,10 @@ def info(loss: Any, *, queries: Any = 0, done: Any = False, **extra: Any) -> Inf
     )
 
 
+def _queries(state: Any) -> Any:
+    return getattr(state, "queries", 0)
+
+
 class Process(NamedTuple):
     """Anything that iterates, as three pure functions of ONE case (the engine vmaps) or of one training run.
 
@@ -75,12 +79,14 @@ class Process(NamedTuple):
       step: `(key, state, data) -> (state, Info)`; state keeps its shapes and (strong) dtypes; the key is consumed.
       read: `state -> output`.
       steps: the budget the paper gives, used when the caller names none. Zero steps is a score: init does the work.
+      asked: `state -> int`, the target queries that init spent; by default the state's field `queries`, if it has one.
     """
 
     init: Callable[[Key, Any], State]
     step: Callable[[Key, State, Any], tuple[State, Info]]
     read: Callable[[State], Output]
     steps: int = 0
+    asked: Callable[[State], Any] = _queries
 
 
 class Attack(NamedTuple):
@@ -89,10 +95,15 @@ class Attack(NamedTuple):
     Attributes:
       solve: takes what the training stages read out (a tuple, empty without stages) and gives the per-case process.
       train: stage i takes the outputs of the stages before it and gives a process over public minibatches.
+      observes: what a case is, as in its `Card`; "" where nobody said.
+      check: `(cases, classes) -> None`, called before anything runs; raises a ValueError for cases, as numpy arrays, that
+        the attack can tell are wrong. None: there is nothing else to check.
     """
 
     solve: Callable[[Fitted], Process]
     train: tuple[Callable[[Fitted], Process], ...] = ()
+    observes: str = ""
+    check: Callable[[Any, int | None], None] | None = None
 
 
 class Prior(NamedTuple):

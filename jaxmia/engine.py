@@ -20,8 +20,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmia import checkpoint
+from jaxmia.cases import as_arrays, check_labels, count
 from jaxmia.core import Attack, Info, Process, Scenario
 from jaxmia.fitting import fit
+from jaxmia.journal import Journal
 from jaxmia.parallel import (
     Program,
     free_memory,
@@ -74,26 +76,30 @@ def solve(
     Args:
       process: init, step and read of one case.
       key: typed key; the same key, ids and cases give the same result however the work is cut.
-      cases: pytree of arrays with a leading case axis.
+      cases: pytree of arrays with a leading case axis; a list of numbers is an array.
       steps: the budget per case; None takes the process's own.
       ids: int32 `[n]`, the identity of each case's randomness; None numbers the cases. A restart is the same case
         under another id; under the same id, two settings of a sweep meet the same random numbers.
       plan: how to run it.
-      folder: where finished cases and checkpoints go (created 0700); one that all processes share. A run that finds
-        its own finished work there continues; one that finds another's refuses.
+      folder: where finished cases and checkpoints go (created 0700), and what a target on the host answered since the
+        last two of these; one that all processes share. A run that finds its own finished work there continues, with
+        the same `plan.chunk` and devices without asking anything again; one that finds another's refuses.
       title: shown by the progress bar.
 
     Raises:
-      ValueError: for zero cases, unequal leading axes, a bad plan, or a folder of another run.
+      ValueError: for zero cases, what are no numbers, unequal leading axes, a bad plan, or a folder of another run.
     """
     steps = process.steps if steps is None else steps
     if steps < 0:
         raise ValueError(f"steps: {steps}; legal is 0 or more")
     check_plan(plan)
-    cases, ids, n = _check_cases(cases, ids)
+    cases = as_arrays(cases)
+    n = count(cases)
+    ids = _check_ids(ids, n)
     devices = plan.devices or tuple(jax.local_devices())
     folder = checkpoint.private_folder(folder) if folder is not None else None
     own, key, work, room = own_rows(n), uncommitted(key), None, free_memory(devices)
+    programs: Programs | None = None
     each, most = max(1, -(-len(own) // len(devices))), 256 if devices[0].platform == "cpu" else 1024
     chunk = plan.chunk or even_chunk(each, most, plan)
     with Progress(title, len(own) * max(steps, 1), "steps") as bar:
@@ -110,13 +116,15 @@ def solve(
                     continue
                 if work is None:
                     rows = Result(*jax.tree.map(lambda x: np.zeros((n, *x.shape[1:]), x.dtype), programs.read.shapes))
-                    work = _Work(key, cases, ids, steps, devices, plan, folder, rows, ~np.isin(np.arange(n), own))
+                    finished = ~np.isin(np.arange(n), own)
+                    work = _Work(key, cases, ids, steps, devices, plan, folder, rows, finished)
                     if folder is not None:
                         _restore_rows(work, programs)
                 _work_off(work, programs, bar)
                 return gather_rows(work.rows, n)
             except jax.errors.JaxRuntimeError as error:
-                if not (ran_out_of_memory(error) and less):
+                asked_in_vain = programs is not None and programs.ledger.error is error
+                if asked_in_vain or not (ran_out_of_memory(error) and less):
                     raise
                 print(f"{title}: out of memory with {chunk} cases per device, going on with {less}", file=sys.stderr)
                 chunk = less
@@ -140,7 +148,10 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
     """Step slots until every row is finished."""
     key, _, _, steps, devices, plan, folder, rows, finished = work
     others = int(finished.size - len(own_rows(finished.size)))
-    shelf = _shelf(folder)
+    shelf, ledger = _shelf(folder), programs.ledger
+    journal = ledger.kept = Journal(shelf) if shelf is not None else None
+    if journal is not None:
+        journal.turn()
     slots = _restore_slots(work, programs, shelf)
     idle = np.array(slots.idle)
     running = set(np.array(slots.rows)[~idle].tolist())
@@ -151,7 +162,9 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
         if pending and idle.any():
             slots = _refill(programs.admit, work, slots, idle, pending)
             taken = np.array(slots.steps)
+            ledger.raise_error()
         slots = programs.block(key, slots, int(steps - taken[~idle].min()))
+        ledger.raise_error()
         taken, status = np.array(slots.steps), np.array(slots.status)
         over = ~idle & ((status != Status.RUNNING) | (taken >= steps))
         # Reading out costs a pass over all slots, so it waits until a quarter of them is over, or none is left.
@@ -166,10 +179,13 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
             count = int(finished.sum()) - others
             note = f"{count}/{finished.size - others} cases"
             bar.update(count * max(steps, 1) + int(taken[~idle].sum()), note)
-        if shelf is not None and time.monotonic() - saved >= plan.save_seconds:
+        if journal is not None and time.monotonic() - saved >= plan.save_seconds:
             number = max(checkpoint.saved_steps(shelf), default=0) + 1
             checkpoint.save(shelf, number, slots, fingerprint=programs.fingerprint)
+            journal.turn()
             saved = time.monotonic()
+    if journal is not None:
+        journal.clear()
 
 
 def _refill(admit: Program, work: _Work, slots: Slots, idle: np.ndarray, pending: list[int]) -> Slots:
@@ -243,14 +259,15 @@ def run(
 ) -> Result:
     """Run an attack on a scenario: its training stages on public minibatches, then `solve` on every case.
 
-    Arguments and errors are those of `fit` and `solve`; stage i keeps its checkpoints in `folder/stage-<i>`. Cases that
-    are one integer each are class labels; one that the target does not have is a ValueError.
+    Arguments and errors are those of `fit` and `solve`; stage i keeps its checkpoints in `folder/stage-<i>`. Where the
+    attack observes labels, or does not say what it observes and a case is one integer, cases that are no classes of the
+    target are a ValueError.
     """
-    labels = scenario.cases
-    if isinstance(labels, np.ndarray | jax.Array) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
-        wrong = np.asarray(labels)[(labels < 0) | (labels >= scenario.target.classes)]
-        if wrong.size:  # indexing in a compiled program would take the nearest class and say nothing
-            raise ValueError(f"cases: label {wrong[0]}; legal is 0 to {scenario.target.classes - 1}")
+    cases, classes = as_arrays(scenario.cases), getattr(scenario.target, "classes", None)
+    count(cases)
+    check_labels(cases, attack.observes, classes)
+    if attack.check is not None:
+        attack.check(cases, classes)
     folder = checkpoint.private_folder(folder) if folder is not None else None
     if attack.train and scenario.public is None:
         raise ValueError("scenario.public: is None, but this attack trains on public data; give `step -> minibatch`")
@@ -270,7 +287,7 @@ def run(
     result = solve(
         attack.solve(fitted),
         jax.random.fold_in(key, 0),
-        scenario.cases,
+        cases,
         ids=ids,
         plan=plan,
         folder=folder / "solve" if folder else None,
@@ -279,15 +296,8 @@ def run(
     return result._replace(training_queries=asked) if attack.train else result
 
 
-def _check_cases(cases: Any, ids: Any) -> tuple[Any, np.ndarray, int]:
-    cases = jax.tree.map(lambda a: np.asarray(a, jax.dtypes.canonicalize_dtype(np.asarray(a).dtype)), cases)
-    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(cases)}
-    if len(lengths) != 1 or () in lengths:
-        raise ValueError(f"cases: leaves have leading axes {sorted(lengths)}; legal is one length for all")
-    n = lengths.pop()[0]
-    if n == 0:
-        raise ValueError("cases: there are none; give at least one case")
+def _check_ids(ids: Any, n: int) -> np.ndarray:
     ids = np.arange(n, dtype=np.int32) if ids is None else np.asarray(ids, np.int32)
     if ids.shape != (n,):
         raise ValueError(f"ids: shape {ids.shape}; legal is one id for each of the {n} cases")
-    return cases, ids, n
+    return ids

@@ -11,9 +11,11 @@ import numpy as np
 from jaxmia import checkpoint
 from jaxmia.compiling import hoisted, jit, traced
 from jaxmia.core import Info, Process
+from jaxmia.journal import Journal
 from jaxmia.parallel import Spread, agree, uncommitted
 from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
+from jaxmia.queries import Lane, Ledger, asking
 from jaxmia.slots import check_stable, fingerprint
 
 __all__ = ["fit"]
@@ -37,7 +39,8 @@ def fit(
       batches: `step -> minibatch`, pure: the same step gives the same batch.
       steps: number of steps; None takes the process's own.
       plan: devices, training, block, save_seconds and progress are used.
-      folder: where checkpoints go; a run that finds its own there continues to the same result.
+      folder: where checkpoints go, and what a target on the host answered since the last two of them; a run that finds
+        its own there continues to the same result, without asking anything again.
       title: shown by the progress bar.
 
     Returns:
@@ -57,23 +60,36 @@ def fit(
     devices = plan.devices or tuple(jax.local_devices() if alone else jax.devices())
     spread = Spread(devices[:1] if alone else devices, sharded=plan.training == "fully_sharded")
     key, first = uncommitted(key), batches(0)
-    before = jax.eval_shape(process.init, key, first)
-    stepped, (after, told), text = traced(process.step, key, before, first)
+    journal = Journal(folder) if folder is not None else None
+    ledger = Ledger(journal)
+
+    def init(key: Any, batch: Any) -> Any:
+        with asking(ledger, Lane(True, 0, 0)):
+            return process.init(key, batch)
+
+    def step_of(t: Any, key: Any, state: Any, batch: Any) -> Any:
+        with asking(ledger, Lane(True, 0, t)):
+            return process.step(key, state, batch)
+
+    before = jax.eval_shape(init, key, first)
+    stepped, (after, told), text = traced(step_of, np.int32(0), key, before, first)
     check_stable(before, after)
     layout = spread.layout(before)
-    state = jit(process.init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
+    state = jit(init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
     step, constants, _ = hoisted(
-        lambda t, state, batch: stepped(jax.random.fold_in(key, t), state, batch), np.int32(0), before, first
+        lambda t, state, batch: stepped(t, jax.random.fold_in(key, t), state, batch), np.int32(0), before, first
     )
     constants = spread.everywhere(constants)
     advance = jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
     history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), told)
     done, run_print = 0, fingerprint(text, steps, key, first, spread.collect(state))
-    if folder is not None:
+    ledger.raise_error()
+    if folder is not None and journal is not None:
         found = checkpoint.load_newest(folder, (state, history), fingerprint=run_print)
         if found is not None:
             done, (state, history) = found
             state = jax.device_put(state, layout)
+        journal.turn()
     saved = time.monotonic()
     with Progress(title, steps, "steps") as bar:
         while done < steps:
@@ -81,7 +97,9 @@ def fit(
             for t in range(done, min(done + plan.block, steps)):
                 state, one = advance(constants, np.int32(t + 1), state, spread.cut(batches(t)))
                 block.append(one)
-            for t, one in enumerate(jax.device_get(block), start=done):
+            block = jax.device_get(block)
+            ledger.raise_error()
+            for t, one in enumerate(block, start=done):
                 jax.tree.map(lambda rows, value, t=t: rows.__setitem__(t, value), history, one)
                 if not np.isfinite(one.loss):
                     raise FloatingPointError(
@@ -90,10 +108,14 @@ def fit(
             done += len(block)
             if plan.progress:
                 bar.update(done, f"loss {history.loss[done - 1]:.4g}")
-            if folder is not None and agree(done == steps or time.monotonic() - saved >= plan.save_seconds):
+            due = done == steps or time.monotonic() - saved >= plan.save_seconds
+            if folder is not None and journal is not None and agree(due):
                 kept = spread.collect(state)
                 if jax.process_index() == 0:
                     checkpoint.save(folder, done, (kept, history), fingerprint=run_print)
+                    journal.turn()
                 saved = time.monotonic()
+    if journal is not None:
+        journal.clear()
     # Host copies, since what is read out must be the same on any devices, and whether resumed or not.
     return process.read(jax.tree.map(jax.numpy.asarray, spread.collect(state))), history

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jaxmia import queries
+
 __all__ = [
     "Access",
     "Labels",
@@ -81,12 +83,13 @@ Oracle = Nothing | Labels | Scores | Weights
 _ACCESS = {Nothing: Access.NONE, Labels: Access.LABELS, Scores: Access.SCORES, Weights: Access.WEIGHTS}
 
 
-def opaque(answer: Callable, access: Access) -> Callable:
-    """The same answers, with a derivative that raises at trace time."""
+def opaque(answer: Callable, access: Access, host: bool = False) -> Callable:
+    """The same answers, with a derivative that raises at trace time; `host`, where they come from a host function."""
 
     @jax.custom_jvp
-    def query(key, x):
-        return answer(key, x)
+    def query(key, x, lane):
+        with queries.handed(lane):
+            return answer(key, x)
 
     @query.defjvp
     def no_derivative(primals, tangents):
@@ -96,7 +99,11 @@ def opaque(answer: Callable, access: Access) -> Callable:
             "Use an attack whose card asks for no more than that, or grant more."
         )
 
-    return query
+    def ask(key, x):
+        return query(key, x, queries.lane() if host else None)
+
+    ask.host = host  # type: ignore[attr-defined]
+    return ask
 
 
 def lower(oracle: Oracle, access: Access, attack: str) -> Any:
@@ -116,9 +123,10 @@ def lower(oracle: Oracle, access: Access, attack: str) -> Any:
     if access == Access.NONE:
         return Nothing()
     more: Any = oracle
+    host = getattr(more.answer, "host", False)
     if access == Access.SCORES:  # from weights
-        return Scores(opaque(lambda key, x: jax.nn.softmax(more.answer(key, x)), Access.SCORES))
-    return Labels(opaque(lambda key, x: jnp.argmax(more.answer(key, x), -1).astype(jnp.int32), Access.LABELS))
+        return Scores(opaque(lambda key, x: jax.nn.softmax(more.answer(key, x)), access, host))
+    return Labels(opaque(lambda key, x: jnp.argmax(more.answer(key, x), -1).astype(jnp.int32), access, host))
 
 
 def sown_features(collections: Any) -> dict[str, Array]:

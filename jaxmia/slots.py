@@ -1,5 +1,6 @@
 """The device side of `solve`: slots that hold cases, and the three compiled programs that work on them."""
 
+import functools
 import hashlib
 import re
 import time
@@ -16,6 +17,7 @@ from jaxmia.compiling import traced
 from jaxmia.core import Info, Process, info, tree_where
 from jaxmia.parallel import Program, compile_program
 from jaxmia.plan import Plan
+from jaxmia.queries import Lane, Ledger, asking
 
 __all__ = ["Programs", "Slots", "Status", "build", "check_stable", "fingerprint"]
 
@@ -51,12 +53,24 @@ class Programs(NamedTuple):
     example: Slots  # every slot idle
     fingerprint: str
     memory: int  # bytes that one device needs
+    ledger: Ledger  # what they ask a target on the host
 
 
 def build(
-    process: Process, key: Any, cases: Any, ids: np.ndarray, steps: int, devices: Any, chunk: int, plan: Plan
+    process: Process,
+    key: Any,
+    cases: Any,
+    ids: np.ndarray,
+    steps: int,
+    devices: Any,
+    chunk: int,
+    plan: Plan,
 ) -> Programs:
-    """Compile block, admit and read once, and make the idle slots that they all work on."""
+    """Compile block, admit and read once, and make the idle slots that they all work on.
+
+    A target on the host is asked for fresh and active slots alone.
+    """
+    ledger = Ledger()
 
     def case_keys(key: Any, ids: Any, step: Any) -> Any:
         return jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(key, i), t))(ids, step)
@@ -65,14 +79,28 @@ def build(
     some = jax.tree.map(lambda a: np.broadcast_to(a[0], (together,) + a.shape[1:]).copy(), cases)
     some_ids = np.full(together, ids[0], np.int32)
     some_keys = jax.eval_shape(case_keys, key, some_ids, some_ids)
-    begin, state_shapes, text = traced(jax.vmap(process.init), some_keys, some)
+    blank = Lane(np.ones(together, bool), np.zeros(together, np.int32), np.zeros(together, np.int32))
+
+    def for_lanes(fn: Any, *examples: Any) -> tuple[Any, Any, str]:
+        """`fn` of one case as a function of lanes and a chunk of cases, its output shapes, and its text."""
+
+        def one_lane(lane: Lane, *case: Any) -> Any:
+            with asking(ledger, lane):
+                return fn(*case)
+
+        ledger.asks = False
+        call, shapes, text = traced(jax.vmap(one_lane), blank, *examples)
+        if ledger.asks:
+            return _one_after_another(call, together, chunk), shapes, text
+        alone = _one_after_another(functools.partial(call, blank), together, chunk)  # nothing of lanes is compiled in
+        return lambda lanes, *cases: alone(*cases), shapes, text
+
+    begin, state_shapes, text = for_lanes(process.init, some_keys, some)
     told_shapes = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.zeros(1, x.dtype), info(0.0)))
     advance: Any = None
     if steps > 0:
-        advance, (after, told_shapes), text = traced(jax.vmap(process.step), some_keys, state_shapes, some)
+        advance, (after, told_shapes), text = for_lanes(process.step, some_keys, state_shapes, some)
         check_stable(state_shapes, after)
-        advance = _one_after_another(advance, together, chunk)
-    begin = _one_after_another(begin, together, chunk)
     finish = _one_after_another(jax.vmap(process.read), together, chunk)
 
     def zeros(tree: Any) -> Any:
@@ -80,7 +108,9 @@ def build(
 
     def admit(key: Any, slots: Slots, fresh: Any, rows: Any, ids: Any, case: Any) -> Slots:
         # Many a start is a constant image; the barrier keeps the compiler from working out at length that it is finite.
-        state = jax.lax.optimization_barrier(begin(case_keys(key, ids, jnp.zeros_like(ids)), case))
+        lanes, keys = Lane(fresh, rows, jnp.zeros_like(rows)), case_keys(key, ids, jnp.zeros_like(ids))
+        state = jax.lax.optimization_barrier(begin(lanes, keys, case))
+        asked = jax.vmap(lambda state: jnp.asarray(process.asked(state), jnp.int32))(state)
         new = slots._replace(
             rows=rows,
             ids=ids,
@@ -89,13 +119,16 @@ def build(
             idle=jnp.zeros_like(slots.idle),
             case=case,
             state=state,
-            info=jax.tree.map(jnp.zeros_like, slots.info)._replace(loss=jnp.full_like(slots.info.loss, jnp.inf)),
+            info=jax.tree.map(jnp.zeros_like, slots.info)._replace(
+                loss=jnp.full_like(slots.info.loss, jnp.inf), queries=asked
+            ),
         )
         return tree_where(fresh, new, slots)
 
     def step(key: Any, slots: Slots) -> Slots:
-        state, told = advance(case_keys(key, slots.ids, slots.steps + 1), slots.state, slots.case)
         active = ~slots.idle & (slots.status == Status.RUNNING) & (slots.steps < steps)
+        lanes, keys = Lane(active, slots.rows, slots.steps + 1), case_keys(key, slots.ids, slots.steps + 1)
+        state, told = advance(lanes, keys, slots.state, slots.case)
         # A nan loss with a finite state freezes too; an infinite loss is legal (log 0) as long as the state is finite.
         ok = active & _finite(state) & ~jnp.isnan(told.loss)
         status = jnp.where(active & ~ok, Status.NONFINITE, jnp.where(ok & told.done, Status.STOPPED, slots.status))
@@ -103,7 +136,8 @@ def build(
             steps=slots.steps + ok,
             status=status.astype(jnp.int8),
             state=tree_where(ok, state, slots.state),
-            info=tree_where(ok, told, slots.info),
+            # A step that went wrong has asked all the same.
+            info=tree_where(ok, told, slots.info)._replace(queries=jnp.where(active, told.queries, slots.info.queries)),
         )
 
     def read(key: Any, slots: Slots) -> tuple:
@@ -143,7 +177,7 @@ def build(
         list(threads.map(Program.compile, programs))
     print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, getattr(stepped, "constants", []))
     memory = max(program.memory() for program in programs)
-    return Programs(run_block, admit_program, read_program, example, print_of_run, memory)
+    return Programs(run_block, admit_program, read_program, example, print_of_run, memory, ledger)
 
 
 def _one_after_another(fn: Any, together: int, chunk: int) -> Any:

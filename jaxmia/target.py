@@ -1,7 +1,6 @@
 """The model under audit: it hands out oracles, and no attack is handed it. From Linen, NNX, a function, or the host."""
 
 import copy
-import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from jaxmia.oracle import (
     opaque,
     sown_features,
 )
+from jaxmia.queries import metered
 
 __all__ = [
     "FirstLayers",
@@ -109,8 +109,10 @@ class Target:
             return {"scores": scores(key, x), "explanation": explanation}
 
         if access == Access.SCORES:
-            return Scores(opaque(scores if self._explain is None else explained, access))
-        return Labels(opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access))
+            return Scores(opaque(scores if self._explain is None else explained, access, self.apply is None))
+        return Labels(
+            opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access, self.apply is None)
+        )
 
     def explained(self, explain: Callable[[Callable[[Any], Outputs], Any], Any] = saliency) -> "Target":
         """A target that serves an explanation with its scores: `answer` gives {"scores", "explanation"} at score access.
@@ -258,27 +260,25 @@ def from_callable(
 ) -> Target:
     """A target from a plain Python function on the host (a PyTorch or scikit-learn model, an HTTP endpoint).
 
+    `solve`, `fit` and `run` ask it exactly the queries that they count, whatever the plan: nothing for idle slots, cases
+    that are over, or padding. With a folder, what it answered before kill -9 or an error is not asked again. What it
+    raises comes out of them as it is. Where a plan has several devices, each calls it from a thread of its own.
+
     Args:
-      predict: `[n, ...] float32 -> [n, classes]` scores, or `[n]` integer labels when `granted` is LABELS.
+      predict: `[n, ...] float32 -> [n, classes]` scores, or `[n]` integer labels when `granted` is LABELS. The array is
+        its own to change.
       classes: number of classes.
       granted: LABELS or SCORES; a host callable has no gradients to give.
     """
     if Access(granted) > Access.SCORES:
         raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
 
-    def on_host(rank: int, x: Any) -> np.ndarray:
-        x = np.asarray(x)
-        lead, case = x.shape[: x.ndim - rank], x.shape[x.ndim - rank :]
-        answer = np.asarray(predict(x.reshape((-1,) + case)))
+    def ask(x: np.ndarray) -> np.ndarray:
+        n, answer = len(x), np.asarray(predict(x))
         if answer.ndim == 1 and granted == Access.LABELS:
             answer = np.eye(classes, dtype=np.float32)[answer]
-        if answer.shape[1:] != (classes,):
-            raise ValueError(f"predict: answered shape {answer.shape}, legal is [n, {classes}]")
-        return answer.astype(np.float32).reshape(lead + (classes,))
+        if answer.shape != (n, classes):
+            raise ValueError(f"predict: answered shape {answer.shape}, legal is [n, {classes}], n = {n}")
+        return answer.astype(np.float32)
 
-    def scores(key: Any, x: Any) -> Any:
-        del key
-        shape = jax.ShapeDtypeStruct((classes,), jnp.float32)
-        return jax.pure_callback(functools.partial(on_host, jnp.ndim(x)), shape, x, vmap_method="expand_dims")
-
-    return Target(None, None, classes=classes, granted=granted, scores=scores, **options)
+    return Target(None, None, classes=classes, granted=granted, scores=metered(ask, (classes,)), **options)

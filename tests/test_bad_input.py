@@ -262,6 +262,75 @@ def test_a_label_that_the_target_does_not_have(labels):
         run(attack, KEY, Scenario(softmax(), np.array(labels, np.int32)))
 
 
+FOUR = "a class index a case, 0 to 3"
+
+
+@pytest.mark.parametrize(
+    ("observes", "cases", "message"),
+    [
+        ("label", np.arange(4)[:, None], rf"cases: shape \(4, 1\); legal is {FOUR}"),
+        ("label", [[0], [1]], rf"cases: shape \(2, 1\); legal is {FOUR}"),
+        ("label", [0.0, 1.0], rf"cases: 0.0 \(float32\); legal is {FOUR}, an integer"),
+        ("label", [True, False], rf"cases: True \(bool\); legal is {FOUR}, an integer"),
+        ("label", 2, r"cases: leaves have leading axes \[\(\)\]"),
+        ("label", [], "cases: there are none"),
+        ("label", [0, 4], "cases: label 4; legal is 0 to 3"),
+        ("label", {"label": [0]}, f"cases: dict; legal is one array, {FOUR}"),
+        ("labels", [0, 1], r"cases: shape \(2,\); legal is a row of class indices a case, 0 to 3"),
+        ("labels", [[0, 4]], "cases: label 4; legal is 0 to 3"),
+        ("scores", ["anna", "ben"], r"cases: np.str_\('anna'\); legal is numbers, and for a class its index"),
+        ("", [None, 1], "cases: None; legal is numbers"),
+        ("", [[0, 1], [2]], r"cases: list is no array \(.*\); legal is numbers"),
+        ("", [2**40], f"cases: {2**40}; legal is numbers of 32 bits"),
+    ],
+)
+def test_cases_that_cannot_be_meant(observes, cases, message):
+    attack = Attack(
+        lambda fitted: pytest.fail("it ran"), (lambda fitted: pytest.fail("it trained"),), observes=observes
+    )
+    with pytest.raises(ValueError, match=message) as error:
+        run(attack, KEY, Scenario(softmax(), cases, public=lambda step: None))
+    assert "\n" not in str(error.value)
+
+
+def test_a_target_of_one_class():
+    target = from_function(lambda w, x: x @ w, np.eye(1, dtype=np.float32), classes=1)
+    with pytest.raises(ValueError, match="cases: the target has 1 class, that of every candidate; legal is 2 classes"):
+        run(Attack(lambda fitted: counting(), observes="label"), KEY, Scenario(target, [0]))
+
+
+class Tensor:
+    """What another library hands over: an array by `__array__`, or an error where it cannot be one."""
+
+    def __init__(self, array, error=None):
+        self._array, self._error, self.ndim = array, error, array.ndim
+
+    def __array__(self, dtype=None, copy=None):
+        if self._error is not None:
+            raise self._error
+        return self._array
+
+
+def test_labels_in_every_legal_form_are_the_same_cases():
+    read = Process(lambda key, case: case * 1, lambda key, state, case: (state, info(0.0)), lambda state: state)
+    forms = ([0, 2, 1], (0, 2, 1), np.array([0, 2, 1]), np.array([0, 2, 1], np.uint8), jnp.array([0, 2, 1]))
+    for cases in (*forms, Tensor(np.array([0, 2, 1])), [np.int64(0), 2, 1]):
+        for observes in ("label", ""):
+            found = run(Attack(lambda fitted: read, observes=observes), KEY, Scenario(softmax(), cases), plan=QUIET)
+            assert found.output.tolist() == [0, 2, 1]
+        assert solve(read, KEY, cases, plan=QUIET).output.tolist() == [0, 2, 1]
+    bad = Tensor(np.arange(3), RuntimeError("Can't call numpy() on Tensor that requires grad."))
+    with pytest.raises(
+        ValueError, match=r"cases: Tensor is no array \(Can't call .*\); legal is numbers, a row a case"
+    ):
+        solve(read, KEY, bad, plan=QUIET)
+
+
+def test_cases_that_are_no_classes_may_be_any_number():
+    attack = Attack(lambda fitted: counting(), observes="index of an image of the client")
+    assert len(run(attack, KEY, Scenario(softmax(), np.arange(9, dtype=np.int32)), steps=1, plan=QUIET).status) == 9
+
+
 def test_a_target_with_nan_weights():
     with pytest.raises(ValueError, match="params: the target has NaN or infinite weights; retrain it"):
         softmax(np.full((4, 4), np.nan, np.float32))

@@ -11,16 +11,17 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "jaxmia"
 MAY = {
     "__init__": "core oracle target engine",
     "core": "",
+    "queries": "core",
     "discovery": "core",
     "models": "models",
     "objectives": "core",
 }
-MAY |= {"target": "core oracle"}
-MAY |= {"oracle": "core", "priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
+MAY |= {"target": "core oracle queries", "oracle": "core queries"}
+MAY |= {"priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
 MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core oracle objectives priors"}
 MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery oracle objectives priors recipes models")
-ENGINE = "core compiling engine fitting plan slots parallel checkpoint progress"
-MAY |= dict.fromkeys(ENGINE.split()[1:], ENGINE)
+ENGINE = "core queries cases compiling engine fitting journal plan slots parallel checkpoint progress"
+MAY |= dict.fromkeys(ENGINE.split()[2:], ENGINE)
 MAY |= dict.fromkeys(("config", "sections", "audit", "zoo", "cli", "testing"))  # experiments import what they like
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WRONG = """core: import jaxmia.oracle; models: import jaxmia; priors: from . import pixels; slots: from jaxmia import data

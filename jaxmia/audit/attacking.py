@@ -79,8 +79,7 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
             failed |= {stage.folder: f"{title}: {broken.mean():.0%} of the cases went non-finite" for stage in alike}
             continue
         broken |= np.asarray(result.info.extra.get("failed", np.zeros(len(targets), bool)))
-        # What training asked serves all cases, so each bears its share.
-        queries = np.asarray(result.info.queries) + (result.training_queries or 0) / len(targets)
+        queries, training = np.asarray(result.info.queries), result.training_queries or 0
         record = {
             "attack": method.name,
             "target": one.name,
@@ -91,7 +90,9 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
             "seconds": round(seconds, 2),
             # As many runs were timed as one, and each has its share.
             **({"seconds_shared_by": len(missing)} if len(missing) > 1 else {}),
-            "queries": {"mean": float(queries.mean()), "max": float(queries.max())} if queries.any() else None,
+            "queries": {"mean": float(queries.mean()), "max": int(queries.max()), "training": training}
+            if training or queries.any()
+            else None,
             "status": {status.name: int(np.sum(result.status == status)) for status in Status},
             "failed": int(broken.sum()),
             "control": one.control,

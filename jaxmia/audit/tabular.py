@@ -177,7 +177,7 @@ def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, sect
     broken = int((result.status == Status.NONFINITE).sum())
     if broken:
         raise FloatingPointError(f"{section['name']} on {one.name}: {broken} cases went non-finite")
-    queries = np.asarray(result.output.queries)
+    queries = np.asarray(result.info.queries)
     weighting = section["weighting"]
     told = {
         "attack": section["name"],
@@ -187,7 +187,7 @@ def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, sect
         "card": {**method.card._asdict(), "access": access.name},
         "hyperparameters": settings,
         "seconds": round(time.monotonic() - started, 2),
-        "queries": {"mean": float(queries.mean()), "max": int(queries.max())},
+        "queries": {"mean": float(queries.mean()), "max": int(queries.max()), "training": 0},
         "status": {"RUNNING": survey.members},
     }
     _finish(stage, cell, told, np.asarray(result.output.posterior[:, 1], np.float64))

@@ -34,14 +34,14 @@ def by_class(make: Callable[[Any], Process], classes: int) -> Process:
 
     def init(key: Any, batch: Any) -> Any:
         del batch
-        inner = make(zero)
-        state = inner.init(key, zero)
-        told = jax.eval_shape(inner.read, state)
-        return zero, state, jax.tree.map(lambda leaf: jnp.zeros((classes, *leaf.shape), leaf.dtype), told)
+        run = jax.eval_shape(make(zero).init, key, zero)  # every class begins in a step
+        read = jax.eval_shape(make(zero).read, run)
+        blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), run)
+        return zero, zero, blank, jax.tree.map(lambda leaf: jnp.zeros((classes, *leaf.shape), leaf.dtype), read)
 
     def step(key: Any, state: Any, batch: Any) -> Any:
         del batch
-        count, run, read = state
+        count, queries, run, read = state
         label = count // steps
         inner, (begin, move) = make(label), jax.random.split(key)
         run = jax.lax.cond(count % steps == 0, lambda: inner.init(begin, label), lambda: run)
@@ -50,6 +50,8 @@ def by_class(make: Callable[[Any], Process], classes: int) -> Process:
         def note() -> Any:
             return jax.tree.map(lambda every, one: every.at[label].set(one), read, inner.read(run))
 
-        return (count + 1, run, jax.lax.cond((count + 1) % steps == 0, note, lambda: read)), info(told.loss)
+        over, asked = (count + 1) % steps == 0, queries + told.queries
+        state = count + 1, jnp.where(over, asked, queries), run, jax.lax.cond(over, note, lambda: read)
+        return state, info(told.loss, queries=asked)
 
-    return Process(init, step, lambda state: state[2], classes * steps)
+    return Process(init, step, lambda state: state[3], classes * steps)

@@ -29,7 +29,7 @@ def regress(
       steps: minibatches.
       loss: `(guesses, truths) -> scalar` of a batch; mean squared error by default.
 
-    The minibatch is a dict with "x", `[n, ...]`. Every example of a minibatch is one query.
+    The minibatch is a dict with "x", `[n, ...]`. Every example of a minibatch is one query; the start asks nothing.
     """
 
     def look(key: Any, batch: Any) -> Any:
@@ -37,8 +37,9 @@ def regress(
 
     def init(key: Any, batch: Any) -> Any:
         start, ask = jax.random.split(key)
-        variables = module.init(start, look(ask, batch), train=False)
-        return variables, optimizer.init(variables["params"]), jnp.asarray(batch["x"].shape[0], jnp.int32)
+        blank = jax.tree.map(lambda seen: jnp.zeros(seen.shape, seen.dtype), jax.eval_shape(look, ask, batch))
+        variables = module.init(start, blank, train=False)
+        return variables, optimizer.init(variables["params"]), jnp.zeros((), jnp.int32)
 
     def step(key: Any, state: Any, batch: Any) -> Any:
         variables, opt, queries = state

@@ -42,8 +42,11 @@ def best_of(process: Process, restarts: int, rank: Callable[[Any], Any] = lambda
     def read(states: Any) -> Any:
         return process.read(jax.tree.map(lambda leaf: leaf[best(states)], states))
 
-    return Process(
-        lambda key, case: jax.vmap(process.init, in_axes=(0, None))(keys(key), case), step, read, process.steps
+    return process._replace(
+        init=lambda key, case: jax.vmap(process.init, in_axes=(0, None))(keys(key), case),
+        step=step,
+        read=read,
+        asked=lambda states: jnp.sum(jax.vmap(lambda state: jnp.asarray(process.asked(state)))(states)),
     )
 
 
@@ -65,7 +68,7 @@ def selected(
     `pool` starting states are drawn for every case, the `starts` best of them run side by side, one is read out.
 
     Args:
-      process: what to run; start i is drawn with `fold_in(key, i)`.
+      process: what to run; start i is drawn with `fold_in(key, i)`, and asks nothing.
       pool: how many starting states.
       starts: how many of them run.
       first: `(state, case) -> scalar` of a starting state, lower is better.

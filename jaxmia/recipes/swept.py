@@ -42,7 +42,11 @@ def swept(make: Callable[[Any], Process], steps: int) -> Process:
         settings, inner = state
         return make(settings).read(inner)
 
-    return Process(init, step, read, steps)
+    def asked(state: Any) -> Any:
+        settings, inner = state
+        return make(settings).asked(inner)
+
+    return Process(init, step, read, steps, asked)
 
 
 def casewise(make: Callable[[Any], Process], steps: int) -> Process:

@@ -38,7 +38,8 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
           hyperparameters  object of name: JSON value
           n                number of candidates
           seconds          wall clock
-          queries          {"mean": number, "max": number} per case; null where nothing is queried
+          queries          {"mean": number, "max": number, "training": number}: the first two per case, on top of what
+                           the attack asked in training, once for all cases; null where nothing is queried
           status           object of status: count, adding up to n
           metrics          object of name: estimate, in the order to show
           headline         optional: the metric that tells how much is recovered; default is the first

@@ -196,9 +196,9 @@ def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None,
     if entry.text("target") not in targets:
         known = ", ".join(targets) or "none"
         raise ValueError(f"{path}: target {entry.text('target')!r} is not in targets.json, which has {known}")
-    queries = entry.field("queries", dict | None, "an object with mean and max, or null")
+    queries = entry.field("queries", dict | None, "an object with mean, max and training, or null")
     if queries is not None:
-        queries = {name: entry.inner("queries").number(name) for name in ("mean", "max")}
+        queries = {name: entry.inner("queries").number(name) for name in ("mean", "max", "training")}
     values = entry.inner("metrics")
     metrics = {name: _measured(values.inner(name)) for name in values.values}
     headline = entry.values.get("headline", next(iter(metrics), None))

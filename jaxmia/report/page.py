@@ -142,7 +142,8 @@ def threat(row: dict[str, Any]) -> dict[str, Any]:
     """A row of `tables.threats` as the page shows it."""
     url = row["card"]["url"]
     link = url if url.startswith(("https://", "http://")) else None  # no other scheme gets to be a link
-    return {**row, "link": link, "mean": tables.number(row["mean"]), "max": row["max"] and tables.number(row["max"])}
+    shown = {name: row[name] and tables.number(row[name]) for name in ("max", "training")}
+    return {**row, "link": link, "mean": tables.number(row["mean"]), **shown}
 
 
 def _metrics(run: Run) -> list[dict[str, Any]]:
@@ -179,6 +180,7 @@ def _cost(run: Run, cell: Cell) -> dict[str, Any]:
             (_STATUS.get(name, name), count, name == "NONFINITE") for name, count in cell.status.items() if count
         ],
         "queries": tables.number(cell.queries["mean"]) if cell.queries else "–",
+        "training": cell.queries and cell.queries["training"] and tables.number(cell.queries["training"]),
         "seconds": tables.seconds(cell.seconds),
         "each": tables.seconds(cell.seconds / cell.n) if cell.n else "–",
         "hyperparameters": list(cell.hyperparameters.items()),

@@ -35,7 +35,8 @@ _SEES = {
 }
 _COLUMNS = (
     "cell", "state", "attack", "label", "access", "target", "defense", "seed", "control", "metric", "value", "low",
-    "high", "n", "groups", "confidence", "method", "unit", "candidates", "queries_mean", "queries_max", "seconds",
+    "high", "n", "groups", "confidence", "method", "unit", "candidates", "queries_mean", "queries_max",
+    "queries_training", "seconds",
 )  # fmt: skip
 
 
@@ -145,6 +146,7 @@ def threats(cells: list[Cell]) -> list[dict[str, Any]]:
                 "sees": sees(members[0].card["access"]),
                 "mean": sum(q["mean"] * n for q, n in zip(asked, weights)) / max(sum(weights), 1) if asked else None,
                 "max": max(q["max"] for q in asked) if asked else None,
+                "training": max(q["training"] for q in asked) if asked else None,
             }
         )
     return out
@@ -246,6 +248,7 @@ def results(run: Run) -> str:
             "seconds": cell.seconds,
             "queries_mean": cell.queries["mean"] if cell.queries else "",
             "queries_max": cell.queries["max"] if cell.queries else "",
+            "queries_training": cell.queries["training"] if cell.queries else "",
         }
         for name, m in cell.metrics.items():
             kept = {field: getattr(m, field) for field in m._fields if field in _COLUMNS}

@@ -100,6 +100,8 @@ PARTS = """{%- macro badge(control) %}{% if control %} <span class="badge">contr
 {%- macro drawing(d, caption) %}<figure><div class="scroll" tabindex="0"><picture>
 <source srcset="{{ d.dark }}" media="(prefers-color-scheme: dark)"><img src="{{ d.light }}" alt="{{ d.text }}">
 </picture></div><figcaption>{{ caption }}</figcaption></figure>{% endmacro %}
+{%- macro trained(row) %}{% if row.training %}<small class="wrap">and {{ row.training }} in training, once for all cases
+</small>{% endif %}{% endmacro %}
 {%- macro threat_model(threats) %}<h2>Threat model</h2>
 <p class="note">What each adversary is granted. An attack is given no more than its row says.</p>
 <div class="scroll" tabindex="0"><table class="wide pinned">
@@ -111,7 +113,7 @@ PARTS = """{%- macro badge(control) %}{% if control %} <span class="badge">contr
 <small class="wrap">{% if row.link %}<a href="{{ row.link }}" title="{{ row.card.paper }}" rel="noreferrer">{{ row.card.title }}</a>
 {%- else %}{{ row.card.title }}{% endif %}{% if row.card.year %}, {{ row.card.year }}{% endif %}</small></th>
 <td>{{ access(row.sees) }}</td><td>{{ row.card.knows or "nothing" }}</td><td>{{ row.card.recovers }}</td>
-<td class="number">{{ row.mean }}{% if row.max %}<small>at most {{ row.max }}</small>{% endif %}</td></tr>
+<td class="number">{{ row.mean }}{% if row.max %}<small>at most {{ row.max }}</small>{% endif %}{{ trained(row) }}</td></tr>
 {% endfor %}
 </tbody></table></div>{% endmacro %}
 {%- macro head(title, style) %}<!doctype html>
@@ -254,7 +256,7 @@ reached where there is nothing to recover.</p>{% endif %}
 <small class="wrap">{{ row.about }}</small></th><td class="number">{{ row.n }}</td>
 <td>{% for name, count, failed in row.status %}{% if failed %}<span class="badge failed">{{ count }} {{ name }}</span>
 {%- else %}{{ count }} {{ name }}{% endif %}{{ ", " if not loop.last }}{% endfor %}</td>
-<td class="number">{{ row.queries }}</td><td class="number">{{ row.seconds }}</td><td class="number">{{ row.each }}</td></tr>
+<td class="number">{{ row.queries }}{{ trained(row) }}</td><td class="number">{{ row.seconds }}</td><td class="number">{{ row.each }}</td></tr>
 {% endfor %}
 {% for name in unfinished %}
 <tr class="control"><th scope="row">{{ name }} <span class="badge failed">unfinished</span></th>

@@ -39,6 +39,7 @@ def card_and_documentation(trial: Trial) -> None:
     assert module and module.__doc__ and card.url.split("//")[1] in module.__doc__, "the docstring lacks CARD.url"
     assert doctest.testmod(module).failed == 0
     assert method.inputs[0] == "oracle", "the first parameter must be the oracle"
+    assert trial.attack(trial.oracle()).observes == card.observes, "Attack.observes is not what CARD.observes says"
     for name in (*method.inputs, *method.hyperparameters):
         assert f"  {name}: " in documentation, f"the factory's docstring does not describe {name}"
 

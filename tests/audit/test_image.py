@@ -44,7 +44,12 @@ def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeyp
             assert ("pairs" in arrays.files) == (name in ("rmle", "inverse_network"))
             # Two candidates of a class are two cases, with random numbers or victims of their own.
             assert np.abs(arrays["candidates"][:2] - arrays["candidates"][2:]).max() > 1e-5, name
+    record = json.loads(
+        (cells["inverse_network"] / "cell.json").read_text()
+    )  # three minibatches of the 12 public images
+    assert record["queries"] == {"mean": 0.0, "max": 0, "training": 36}
     record = json.loads((cells["align_mi_gmi"] / "cell.json").read_text())
+    assert record["queries"] is None
     assert record["hyperparameters"]["base"]["name"] == "image/gmi"
     assert record["hyperparameters"]["base"]["steps"] == 3
 

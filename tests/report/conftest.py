@@ -91,7 +91,9 @@ def write_cell(
     distance = estimate(1.9 - strength, 1.8 - strength, 2.0 - strength, n, stronger="lower")
     queries = None
     if access != "WEIGHTS":
-        queries = {"mean": 24_310.5 if access == "LABELS" else 61_200.0, "max": 100_000}
+        queries = {"mean": 24_310.5, "max": 100_000, "training": 0}
+        if access == "SCORES":
+            queries = {"mean": 61_200.0, "max": 100_000, "training": 5_000}
     write_json(
         path / "cell.json",
         {

@@ -147,7 +147,13 @@ def test_results_table(pristine, page):
     (row,) = [row for row in rows if row["cell"] == "brep_mi-bido-0" and row["metric"] == "attack_accuracy"]
     assert row["access"] == "LABELS" and row["defense"] == "BiDO, HSIC" and row["control"] == "false"
     assert float(row["low"]) < float(row["value"]) < float(row["high"]) and row["n"] == "60" and row["groups"] == "12"
-    assert float(row["queries_mean"]) == 24310.5
+    assert float(row["queries_mean"]) == 24310.5 and float(row["queries_training"]) == 0
+
+
+def test_what_training_asked_is_told_from_what_each_case_asked(page):
+    said = re.findall(r"61,200<small[^>]*>(?:at most 100,000</small><small[^>]*>)?and ([^<]*)", page.text)
+    assert [" ".join(words.split()) for words in said] == ["5,000 in training, once for all cases"] * len(said)
+    assert len(said) == 5 and page.text.count("in training, once") == 5  # a row of the threat model, and four cells
 
 
 def test_the_same_folder_gives_the_same_bytes(pristine, page):
@@ -275,6 +281,7 @@ def test_arrays_that_do_not_fit_are_named(run, changes, message):
         (lambda c: c["metrics"].update(x=estimate(0, 1, 0, 5)), "low 1.0 is above high 0.0"),
         (lambda c: c["metrics"].update(x=estimate(0, 0, 1, 5, stronger="up")), "stronger is 'up'"),
         (lambda c: c.update(queries={"mean": 3}), "queries: max is missing"),
+        (lambda c: c.update(queries={"mean": 3, "max": 3}), "queries: training is missing; legal is a number"),
         (lambda c: c["curve"].update(other=[1.0]), "curve 'other'; legal are finite numbers, as many in every"),
         (lambda c: c["curve"].update(loss=[None] * 60), "curve 'loss'; legal are finite numbers"),
     ],

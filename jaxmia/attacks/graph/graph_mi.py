@@ -171,7 +171,7 @@ def graph_mi(
         scores = _decode(embedding, decoder)
         return Recovered(scores, relaxed, embedding, None if edges is None else sample(state, scores, edges))
 
-    return Attack(lambda fitted: Process(init, step, read, steps))
+    return Attack(lambda fitted: Process(init, step, read, steps), observes=CARD.observes)
 
 
 def _decode(embedding: Float[Array, "n h"], decoder: str) -> Float[Array, "n n"]:

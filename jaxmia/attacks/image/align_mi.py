@@ -110,4 +110,4 @@ def align_mi(
 
         return inner._replace(init=lanes(inner.init), step=lanes(inner.step), read=lanes(inner.read))
 
-    return Attack(solve, base(view).train)
+    return Attack(solve, base(view).train, observes=CARD.observes)

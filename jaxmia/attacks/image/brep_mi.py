@@ -137,4 +137,7 @@ def brep_mi(
         done = (new.idle >= patience) | (new.queries + each > budget)
         return new, info(-new.radius, queries=new.queries, done=done, failed=~found)
 
-    return Attack(lambda fitted: Process(init, step, lambda state: prior.decode(state.best), steps))
+    return Attack(
+        lambda fitted: Process(init, step, lambda state: prior.decode(state.best), steps),
+        observes=CARD.observes,
+    )

@@ -196,4 +196,4 @@ def c2fmi(
 
         return Process(init, step, lambda state: prior.decode(elite(state)), steps)
 
-    return Attack(search, (learn,))
+    return Attack(search, (learn,), observes=CARD.observes)

@@ -176,4 +176,4 @@ def cdm_mi(
 
         return Process(init, step, lambda state: (state.guess[jnp.argmax(state.score)] + 1.0) / 2.0, steps)
 
-    return Attack(solve, (label, diffusion))
+    return Attack(solve, (label, diffusion), observes=CARD.observes)

@@ -141,4 +141,8 @@ def data_free_split(
     def solve(fitted: Any) -> Process:
         return score(lambda key, sent: invert(fitted, sent[None])[0])
 
-    return Attack(solve, tuple(stage(block) for block in range(len(inverses))))
+    return Attack(
+        solve,
+        tuple(stage(block) for block in range(len(inverses))),
+        observes=CARD.observes,
+    )

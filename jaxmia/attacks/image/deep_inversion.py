@@ -182,7 +182,10 @@ def deep_inversion(
         u = project(optax.apply_updates(state.u, updates))
         return State(u, optimizer), info(loss, identity=identity, moments=distance)
 
-    return Attack(lambda fitted: Process(init, step, lambda state: show(state.u), steps))
+    return Attack(
+        lambda fitted: Process(init, step, lambda state: show(state.u), steps),
+        observes=CARD.observes,
+    )
 
 
 def _norm(x: Any) -> Float[Array, ""]:

@@ -130,4 +130,4 @@ def ensemble_inversion(
 
         return score(best)
 
-    return Attack(choose, (learn,))
+    return Attack(choose, (learn,), observes=CARD.observes)

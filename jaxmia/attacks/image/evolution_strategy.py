@@ -114,4 +114,7 @@ def evolution_strategy(
         )
         return new, info(new.loss, queries=new.queries, done=new.queries + each > budget)
 
-    return Attack(lambda fitted: Process(init, step, lambda state: prior.decode(state.best), steps))
+    return Attack(
+        lambda fitted: Process(init, step, lambda state: prior.decode(state.best), steps),
+        observes=CARD.observes,
+    )

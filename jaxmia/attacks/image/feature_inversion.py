@@ -101,4 +101,4 @@ def feature_inversion(
         free = descend(view, feature, prior, optax.adam(schedule), steps=steps)
         return free._replace(read=lambda state: jnp.clip(free.read(state), 0.0, 1.0))
 
-    return Attack(process)
+    return Attack(process, observes=CARD.observes)

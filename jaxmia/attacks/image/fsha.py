@@ -196,4 +196,4 @@ def fsha(
 
         return score(decode)
 
-    return Attack(solve, (hijack,))
+    return Attack(solve, (hijack,), observes=CARD.observes)

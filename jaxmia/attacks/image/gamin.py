@@ -146,4 +146,4 @@ def gamin(
     def read(state: State) -> Any:
         return generator.apply(state.networks[1], state.z, train=False)[0]
 
-    return Attack(lambda fitted: Process(init, step, read, steps))
+    return Attack(lambda fitted: Process(init, step, read, steps), observes=CARD.observes)

@@ -77,4 +77,4 @@ def gmi(
         one = descend(view, objective, prior, optimizer, steps=steps, weight=identity_weight, keep="last")
         return best_of(one, restarts, rank=lambda state: state.identity)
 
-    return Attack(process)
+    return Attack(process, observes=CARD.observes)

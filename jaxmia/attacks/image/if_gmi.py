@@ -151,4 +151,7 @@ def if_gmi(
         return -jnp.mean(jax.nn.softmax(logits)[:, label])
 
     one = Process(init, step, read, int(ends[-1]))
-    return Attack(lambda fitted: selected(one, pool=pool, starts=starts, first=doubt, last=doubt))
+    return Attack(
+        lambda fitted: selected(one, pool=pool, starts=starts, first=doubt, last=doubt),
+        observes=CARD.observes,
+    )

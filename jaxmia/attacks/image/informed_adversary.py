@@ -104,7 +104,8 @@ def informed_adversary(
     if train is not None:
         network = Reconstructor(width, candidates["x"][0].size)
         return Attack(
-            lambda fitted: _reconstructor(view, network, train, candidates, steps, batch, optax.rmsprop(rate))
+            lambda fitted: _reconstructor(view, network, train, candidates, steps, batch, optax.rmsprop(rate)),
+            observes=CARD.observes,
         )
     dimensions = sorted(jnp.ndim(leaf) for leaf in jax.tree.leaves(view.params))
     if dimensions != [1, 2]:
@@ -122,7 +123,7 @@ def informed_adversary(
         residual, outer = sorted(jax.tree.leaves(left), key=jnp.ndim)  # r and z r^T
         return (outer @ residual / jnp.maximum(jnp.sum(residual**2), 1e-12)).reshape(known["x"].shape[1:])
 
-    return Attack(lambda fitted: score(stationary))
+    return Attack(lambda fitted: score(stationary), observes=CARD.observes)
 
 
 def _reconstructor(

@@ -65,4 +65,4 @@ def inverse_network(
         (variables,) = fitted
         return score(lambda key, features: decoder.apply(variables, features[None], train=False)[0])
 
-    return Attack(solve, (train,))
+    return Attack(solve, (train,), observes=CARD.observes)

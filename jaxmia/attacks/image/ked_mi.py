@@ -171,4 +171,4 @@ def ked_mi(
 
         return Process(init, step, lambda state: decode(state.posterior, state.noise), steps)
 
-    return Attack(solve, (inversion_gan,))
+    return Attack(solve, (inversion_gan,), observes=CARD.observes)

@@ -164,4 +164,4 @@ def kkt(
     def read(state: State) -> Reconstructed:
         return Reconstructed(jnp.clip(state.x, 0.0, 1.0), state.multiplier)
 
-    return Attack(lambda fitted: Process(init, step, read, steps))
+    return Attack(lambda fitted: Process(init, step, read, steps), observes=CARD.observes)

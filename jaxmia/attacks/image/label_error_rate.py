@@ -127,4 +127,4 @@ def label_error_rate(
 
         return score(paint)
 
-    return Attack(solve, (measure, invert))
+    return Attack(solve, (measure, invert), observes=CARD.observes)

@@ -197,4 +197,8 @@ def lokt(
 
         return conditional(image, loss, optax.adam(rate), dimensions=dimensions, steps=steps)
 
+<<<<<<< HEAD
     return Attack(solve, (acgan,) if on_discriminator else (acgan, label, *map(transfer, surrogates)))
+=======
+    return Attack(solve, (acgan, label, *map(transfer, surrogates)), observes=CARD.observes)
+>>>>>>> queries

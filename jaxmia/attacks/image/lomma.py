@@ -131,4 +131,4 @@ def lomma(
 
         return base(view._replace(answer=answer), objective=logit).solve(fitted[:count])
 
-    return Attack(solve, (*own.train, reads, *map(distills, surrogates)))
+    return Attack(solve, (*own.train, reads, *map(distills, surrogates)), observes=CARD.observes)

@@ -99,4 +99,7 @@ def mi_face(
         done = (cost >= jnp.max(state.window)) | (cost <= 1.0 - gamma)
         return new, info(cost, done=done, confidence=1.0 - new.cost)
 
-    return Attack(lambda fitted: Process(init, step, lambda state: state.best, alpha))
+    return Attack(
+        lambda fitted: Process(init, step, lambda state: state.best, alpha),
+        observes=CARD.observes,
+    )

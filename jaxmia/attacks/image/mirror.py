@@ -109,4 +109,4 @@ def mirror(
         )  # fmt: skip
         return selected(one, pool=pool, starts=starts, first=doubt, last=doubt)
 
-    return Attack(solve, (measure,))
+    return Attack(solve, (measure,), observes=CARD.observes)

@@ -172,4 +172,4 @@ def mirror_genetic(
 
         return Process(init, step, lambda state: prior.decode(state.population[0]), steps)
 
-    return Attack(search, (sample,))
+    return Attack(search, (sample,), observes=CARD.observes)

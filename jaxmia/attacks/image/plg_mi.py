@@ -171,4 +171,4 @@ def plg_mi(
 
         return conditional(image, loss, optax.adam(rate), dimensions=dimensions, steps=steps)
 
-    return Attack(solve, (label, conditional_gan))
+    return Attack(solve, (label, conditional_gan), observes=CARD.observes)

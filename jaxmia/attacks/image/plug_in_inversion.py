@@ -159,4 +159,7 @@ def plug_in_inversion(
         last = jnp.clip((state.count - 1) // stage_steps, 0, stages - 1)
         return jnp.clip(shown(state.canvas, last), 0.0, 1.0)
 
-    return Attack(lambda fitted: Process(init, step, read, stages * stage_steps))
+    return Attack(
+        lambda fitted: Process(init, step, read, stages * stage_steps),
+        observes=CARD.observes,
+    )

@@ -106,4 +106,4 @@ def ppa(
         )
         return selected(one, pool=pool, starts=starts, first=first, last=last)
 
-    return Attack(solve)
+    return Attack(solve, observes=CARD.observes)

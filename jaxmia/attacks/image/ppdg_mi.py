@@ -197,4 +197,4 @@ def ppdg_mi(
     sizes = {"steps": gan_steps, "critic_steps": critic_steps, "dimensions": dimensions, "batch": gan_batch}
     stages = [lambda fitted, stage=stage: by_class(partial(stage, fitted), classes) for stage in (keep, seek, tune)]
     gan = lambda fitted: logistic_gan(generator, discriminator, gallery, adam, **sizes)  # noqa: E731
-    return Attack(solve, (gan, *stages * (rounds - 1)))
+    return Attack(solve, (gan, *stages * (rounds - 1)), observes=CARD.observes)

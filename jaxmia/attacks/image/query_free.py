@@ -123,4 +123,4 @@ def query_free(
         )
         return free._replace(read=lambda state: jnp.clip(free.read(state), 0.0, 1.0))
 
-    return Attack(solve, (shadow,))
+    return Attack(solve, (shadow,), observes=CARD.observes)

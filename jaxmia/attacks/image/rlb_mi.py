@@ -197,4 +197,7 @@ def rlb_mi(
         told = info(-most, queries=queries, done=queries + each > budget, reward=earned)
         return State(learned, aims, optimizer, memory, best, most, queries), told
 
-    return Attack(lambda fitted: Process(init, step, lambda state: prior.decode(state.best), steps))
+    return Attack(
+        lambda fitted: Process(init, step, lambda state: prior.decode(state.best), steps),
+        observes=CARD.observes,
+    )

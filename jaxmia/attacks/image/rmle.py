@@ -81,4 +81,4 @@ def rmle(
         )
         return free._replace(read=lambda state: jnp.clip(free.read(state), 0.0, 1.0))
 
-    return Attack(process)
+    return Attack(process, observes=CARD.observes)

@@ -197,4 +197,4 @@ def secret_gen(
 
         return Process(init, step, lambda state: show(state.visible, state.z), steps)
 
-    return Attack(solve, (backbone,))
+    return Attack(solve, (backbone,), observes=CARD.observes)

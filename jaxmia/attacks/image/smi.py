@@ -138,7 +138,7 @@ def smi(
     def read(state: State) -> Any:
         return jnp.where(pixels(state.kept), center + deviation * state.u, center)
 
-    return Attack(lambda fitted: Process(init, step, read, steps))
+    return Attack(lambda fitted: Process(init, step, read, steps), observes=CARD.observes)
 
 
 def _variation(u: Float[Array, "h w c"]) -> Float[Array, ""]:

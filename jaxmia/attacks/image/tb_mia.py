@@ -100,4 +100,4 @@ def tb_mia(
         (variables,) = fitted
         return score(lambda key, scores: decoder.apply(variables, truncate(scores, keep, transform)[None])[0])
 
-    return Attack(solve, (train,))
+    return Attack(solve, (train,), observes=CARD.observes)

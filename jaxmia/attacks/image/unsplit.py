@@ -115,4 +115,4 @@ def unsplit(
         return jnp.clip(state.image, 0.0, 1.0)
 
     process = Process(init, step, read, rounds * (image_steps + clone_steps))
-    return Attack(lambda fitted: process)
+    return Attack(lambda fitted: process, observes=CARD.observes)

@@ -171,4 +171,4 @@ def updates_leak(
 
         return score(decode)
 
-    return Attack(solve, (shadow, inverse))
+    return Attack(solve, (shadow, inverse), observes=CARD.observes)

@@ -115,4 +115,4 @@ def vmi(
     def read(state: State) -> Any:
         return prior.decode(family.push(state.posterior, state.noise)[0])
 
-    return Attack(lambda fitted: Process(init, step, read, steps))
+    return Attack(lambda fitted: Process(init, step, read, steps), observes=CARD.observes)

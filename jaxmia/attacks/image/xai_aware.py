@@ -101,4 +101,4 @@ def xai_aware(
 
         return score(decode)
 
-    return Attack(solve, (train,))
+    return Attack(solve, (train,), observes=CARD.observes)

@@ -76,7 +76,7 @@ def attribute_inversion(
     """The attack; a case is `{"record": int [d], "label": int}`, the output an `Inference`.
 
     What a record holds at the hidden attributes is not looked at. A case ends as non-finite where a known value or the
-    label is out of range or the target serves a negative confidence.
+    label is out of range or the target serves a negative confidence; `run` refuses such labels beforehand.
 
     Args:
       oracle: label access; score access for `weighting="confidence"`.
@@ -145,7 +145,24 @@ def attribute_inversion(
         legal = jnp.all(~known | ((record >= 0) & (record < sizes))) & (label >= 0)
         return Inference(jnp.where(legal, posterior, jnp.nan), jnp.asarray(queries, jnp.int32))
 
-    return Attack(lambda fitted: score(infer))
+    def check(cases: Any, classes: int | None) -> None:
+        _check_cases(cases, len(columns), classes if shares is None else shares.shape[0])
+
+    return Attack(lambda fitted: score(infer), observes=CARD.observes, check=check)
+
+
+def _check_cases(cases: Any, attributes: int, classes: int | None) -> None:
+    if not isinstance(cases, dict) or cases.keys() != {"record", "label"}:
+        held = ", ".join(sorted(cases)) if isinstance(cases, dict) else type(cases).__name__
+        raise ValueError(f"cases: {held}; legal is a dict of record and label")
+    record, label = cases["record"], cases["label"]
+    if record.ndim != 2 or record.shape[1] != attributes:
+        raise ValueError(f"cases: record of shape {record.shape}; legal is a row of {attributes} codes a case")
+    if label.ndim != 1 or not np.issubdtype(label.dtype, np.integer):
+        raise ValueError(f"cases: label {label.ravel()[0]}, {label.dtype} {label.shape}; legal is an integer a case")
+    wrong = label[(label < 0) | (label >= (classes or np.inf))]
+    if wrong.size:
+        raise ValueError(f"cases: label {wrong[0]}; legal is 0 to {'' if classes is None else classes - 1}")
 
 
 def _encode(codes: Int[Array, " d"], sizes: np.ndarray, encoding: str) -> Float[Array, " features"]:

@@ -122,7 +122,7 @@ def secret_sharer(
         found = jax.lax.map(log_perplexity, jnp.arange(queries, dtype=jnp.int32), batch_size=min(chunk, queries))
         return Extraction(found, secret_of(jnp.argmin(found)), jnp.asarray(queries, jnp.int32))
 
-    return Attack(lambda fitted: score(extract))
+    return Attack(lambda fitted: score(extract), observes=CARD.observes)
 
 
 def _check_space(space: Sequence[Int[np.ndarray, " _"]]) -> None:

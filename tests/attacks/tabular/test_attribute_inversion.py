@@ -215,16 +215,40 @@ def test_access():
 
 def test_a_case_that_makes_no_sense_is_flagged():
     cases = {
-        "record": np.array([[0, 0, 0], [3, 0, 0], [0, 0, -1], [0, 0, 0], [0, 0, 0]], np.int32),
-        "label": np.array([0, 0, 0, 2, -1], np.int32),
+        "record": np.array([[0, 0, 0], [3, 0, 0], [0, 0, -1]], np.int32),
+        "label": np.array([0, 0, 0], np.int32),
     }
-    bad = [Status.RUNNING] + [Status.NONFINITE] * 4
+    bad = [Status.RUNNING] + [Status.NONFINITE] * 2
     for access, weighting in ((Access.LABELS, "confusion"), (Access.SCORES, "confidence")):
         _, result = infer(target_of(reveals()), cases, access, weighting=weighting)
         assert result.status.tolist() == bad
     signed = target_of(-reveals(), serve=lambda outputs: outputs.logits)
     _, result = infer(signed, some_cases(), Access.SCORES, weighting="confidence")
     assert (result.status == Status.NONFINITE).all()
+
+
+@pytest.mark.parametrize("weighting", ["confusion", "none"])
+@pytest.mark.parametrize(
+    ("cases", "message"),
+    [
+        ({"record": [[0, 0, 0]], "label": [2]}, "cases: label 2; legal is 0 to 1"),
+        ({"record": [[0, 0, 0]], "label": [-1]}, "cases: label -1; legal is 0 to 1"),
+        ({"record": [[0, 0, 0]], "label": [0.0]}, r"cases: label 0.0, float32 \(1,\); legal is an integer a case"),
+        ({"record": [[0, 0]], "label": [0]}, r"cases: record of shape \(1, 2\); legal is a row of 3 codes a case"),
+        ({"record": [["a", "b", "c"]], "label": [0]}, "cases: np.str_\\('a'\\); legal is numbers"),
+        ([[0, 0, 0]], "cases: ndarray; legal is a dict of record and label"),
+    ],
+)
+def test_cases_that_cannot_be_meant_are_refused(cases, message, weighting):
+    with pytest.raises(ValueError, match=message):
+        infer(target_of(reveals()), cases, weighting=weighting)
+
+
+def test_cases_may_be_lists():
+    cases = {"record": [[0, 0, 0], [2, 1, 3]], "label": [0, 1]}
+    found, _ = infer(target_of(reveals()), cases)
+    same, _ = infer(target_of(reveals()), {name: np.array(value, np.int32) for name, value in cases.items()})
+    np.testing.assert_array_equal(found, same)
 
 
 @pytest.mark.parametrize(

@@ -34,4 +34,4 @@ def choose(oracle: Oracle, gallery: Any) -> Attack:
         served = jax.vmap(view.answer)(jax.random.split(key, len(gallery)), gallery)
         return Choice(gallery[jnp.argmax(served[:, label])], jnp.asarray(len(gallery), jnp.int32))
 
-    return Attack(lambda fitted: score(best))
+    return Attack(lambda fitted: score(best), observes=CARD.observes)

@@ -34,4 +34,7 @@ def optimize(oracle: Oracle, prior: Prior, *, steps: int = 100, rate: Scalar = 0
       weight: lambda.
     """
     view: Weights = lower(oracle, CARD.access, "image/optimize")
-    return Attack(lambda fitted: descend(view, cross_entropy, prior, optax.adam(rate), steps=steps, weight=weight))
+    return Attack(
+        lambda fitted: descend(view, cross_entropy, prior, optax.adam(rate), steps=steps, weight=weight),
+        observes=CARD.observes,
+    )
