@@ -15,7 +15,7 @@ MAY = {
     "models": "models",
     "objectives": "core",
 }
-MAY |= {"target": "core oracle"}
+MAY |= {"noise": "", "answers": "oracle", "linen": "oracle", "target": "answers core linen noise oracle"}
 MAY |= {"oracle": "core", "priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
 MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core oracle objectives priors"}
 MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery oracle objectives priors recipes models")
