@@ -37,6 +37,8 @@ def _suggestion(function: Callable) -> str:
 def collections(module: Any, variables: Any) -> Any:
     """The variables of a module as plain dicts: of a dict, a FrozenDict or a TrainState.
 
+    Without what a module sowed while it was initialized, which would come before what it sows later.
+
     Raises:
       ValueError: for a class in place of a module, or other variables.
     """
@@ -56,7 +58,7 @@ def collections(module: Any, variables: Any) -> Any:
         stats = getattr(variables, "batch_stats", None)
         variables = params if "params" in params else {"params": params}
         variables = {**variables, "batch_stats": stats} if stats else variables
-    return unfreeze(variables)
+    return {name: tree for name, tree in unfreeze(variables).items() if name not in ("features", "batch_norm")}
 
 
 def inference(module: Any, call: Mapping[str, Any]) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:

@@ -122,7 +122,7 @@ def lower(oracle: Oracle, access: Access, attack: str) -> Any:
     return Labels(opaque(lambda key, x: jnp.argmax(more.answer(key, x), -1).astype(jnp.int32), Access.LABELS))
 
 
-def sown_features(collections: Any) -> dict[str, Array]:
+def sown_features(collections: Any) -> dict[str, Any]:
     """What a Linen module sowed into "features", by name; modules inside modules give "outer/inner/name".
 
     What is sown again under the same name, by a layer that is called more than once, is "name/1", "name/2" and so on.

@@ -3,7 +3,7 @@
 import copy
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
@@ -266,7 +266,7 @@ def from_function(
     params: Any,
     *,
     classes: int,
-    preprocess: tuple[Any, Any] | None = None,
+    preprocess: Sequence[Any] | None = None,
     **options: Unpack[Options],
 ) -> Target:
     """A target from any function of parameters and a batch of candidates.
@@ -298,7 +298,7 @@ def from_function(
     return Target(one, params, classes=classes, **options)
 
 
-def _standardize(preprocess: tuple[Any, Any] | None) -> Callable[[Any], Any]:
+def _standardize(preprocess: Sequence[Any] | None) -> Callable[[Any], Any]:
     """(x - mean) / deviation of a batch, in the precision of the batch."""
     if preprocess is None:
         return lambda batch: batch
@@ -328,7 +328,7 @@ def from_linen(
     *,
     classes: int,
     call: Mapping[str, Any] = {},
-    preprocess: tuple[Any, Any] | None = None,
+    preprocess: Sequence[Any] | None = None,
     **options: Unpack[Options],
 ) -> Target:
     """A target from a Linen module in inference mode; named features are what it sows into "features".
@@ -391,7 +391,7 @@ def from_nnx(
     *,
     classes: int,
     call: Mapping[str, Any] = {},
-    preprocess: tuple[Any, Any] | None = None,
+    preprocess: Sequence[Any] | None = None,
     **options: Unpack[Options],
 ) -> Target:
     """A target from a copy of an NNX module in eval mode; the module itself stays as it is.
@@ -447,7 +447,7 @@ def from_callable(
     granted: Access = Access.SCORES,
     defense: Defense | None = None,
     answers: str = "probabilities",
-    preprocess: tuple[Any, Any] | None = None,
+    preprocess: Sequence[Any] | None = None,
     identity: str | None = None,
     example: Any = None,
     **options: Unpack[Options],
