@@ -85,12 +85,12 @@ def inference(module: Any, call: Mapping[str, Any]) -> Callable[[Any, Any], tupl
         with nn.intercept_methods(watch):
             answer, sown = _apply(module, variables, batch, call)
         read = sown_features({"features": sown.get("batch_norm", {})})
-        inputs = {}
+        inputs: dict[str, Any] = {}
         for place, path in enumerate(called):
             again = called[:place].count(path)
             name = f"{path}/input/{again}" if again else f"{path}/input"
             if name in read:
-                inputs[f"batch_norm/{place:04}/{path}"] = read[name]
+                inputs[f"batch_norm/{len(inputs):04}/{path}"] = read[name]
         return answer, {**sown_features(sown), **inputs}
 
     return apply

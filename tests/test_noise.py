@@ -10,7 +10,9 @@ from jaxmia.noise import noise_key
 
 KEY, SHAPE, CLASSES = jax.random.key(0), (4, 4, 1), 3
 IMAGES = np.random.default_rng(0).random((12, *SHAPE)).astype(np.float32)
-NOISE = Defense(answer=lambda key, served: jax.random.uniform(key, served.shape))  # noise and nothing else, exact in bits
+NOISE = Defense(
+    answer=lambda key, served: jax.random.uniform(key, served.shape)
+)  # noise and nothing else, exact in bits
 ONE = Plan(devices=tuple(jax.devices()[:1]), progress=False)
 
 
@@ -61,7 +63,9 @@ def test_the_same_query_in_any_batch_order_chunk_and_device_count_has_the_same_b
     np.testing.assert_array_equal([answer(KEY, image) for image in IMAGES], whole)
     np.testing.assert_array_equal(jax.lax.map(lambda image: answer(KEY, image), IMAGES), whole)
     np.testing.assert_array_equal(jax.jit(jax.vmap(answer, (None, 0)))(KEY, IMAGES[3:8]), whole[3:8])
-    ask = Process(lambda key, x: answer(key, x), lambda key, state, x: (answer(key, x), info(0.0)), lambda state: state, 1)
+    ask = Process(
+        lambda key, x: answer(key, x), lambda key, state, x: (answer(key, x), info(0.0)), lambda state: state, 1
+    )
     for plan in (ONE._replace(chunk=5), ONE._replace(devices=tuple(jax.devices()[:4]), chunk=1, mapper="pmap")):
         np.testing.assert_array_equal(solve(ask, KEY, IMAGES, plan=plan).output, whole)
 
