@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 from jaxmia.core import Attack, Card, Objective, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Weights, lower, sown_features
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import adversarial
 
 __all__ = ["CARD", "ked_mi"]
@@ -92,6 +93,7 @@ def ked_mi(
       ThreatModelError: without white-box access.
     """
     view: Weights = lower(oracle, CARD.access, "image/ked_mi")
+    check_images("gallery", gallery)
     public = jnp.asarray(gallery)
 
     def some(key: Any) -> Any:

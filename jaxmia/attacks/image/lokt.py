@@ -26,6 +26,7 @@ from jaxtyping import Array, Float
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import margin
 from jaxmia.oracle import Access, Labels, Oracle, lower
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import adversarial, conditional, drawn, regress
 from jaxmia.recipes.augment import jitter, look
 
@@ -92,9 +93,10 @@ def lokt(
 
     Raises:
       ThreatModelError: without label access.
-      ValueError: without surrogates, or for training that asks more than the budget.
+      ValueError: for a gallery outside of [0, 1]; without surrogates, or for training that asks more than the budget.
     """
     view: Labels = lower(oracle, CARD.access, "image/lokt")
+    check_images("gallery", gallery)
     generator, critic, adam = conditional_generator, classifying_discriminator, optax.adam(gan_rate, 0.0, 0.9)
     if not surrogates:
         raise ValueError("surrogates: there are none; legal is one or more")

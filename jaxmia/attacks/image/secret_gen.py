@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import adversarial
 
 __all__ = ["CARD", "secret_gen"]
@@ -96,10 +97,11 @@ def secret_gen(
 
     Raises:
       ThreatModelError: without white-box access.
-      ValueError: for fewer than one latent, a mask that hides nothing or is not the images', too many patches; where the
-        target does not show the feature.
+      ValueError: for a gallery outside of [0, 1]; for fewer than one latent, a mask that hides nothing or is not the
+        images', too many patches; where the target does not show the feature.
     """
     view: Weights = lower(oracle, CARD.access, "image/secret_gen")
+    check_images("gallery", gallery)
     shape = gallery.shape[1:]
     if np.shape(mask) != shape[:2] or not np.any(np.asarray(mask)):
         raise ValueError(f"mask: shape {np.shape(mask)}; legal is {shape[:2]} with some pixels hidden")

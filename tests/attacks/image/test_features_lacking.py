@@ -20,11 +20,19 @@ WEIGHTS = np.random.default_rng(1).normal(size=(16, CLASSES)).astype(np.float32)
 OTHERWISE = from_function(lambda p, x: Outputs(LOGITS(p, x), {"inner/penultimate": x}), WEIGHTS, classes=CLASSES)
 PRIOR = pixels(SHAPE)
 INPUTS = {
-    "gallery": jnp.asarray(IMAGES), "mask": jnp.asarray(MASK), "shape": SHAPE, "classes": CLASSES, "surrogates": (), "layers": ("penultimate",),
-    "inpainter": models.InpaintingGenerator(2), "critic": models.WGANCritic(2), "prior": PRIOR, "inverses": (networks.Surrogate(16), networks.Surrogate(16)),
+    "gallery": jnp.asarray(IMAGES),
+    "mask": jnp.asarray(MASK),
+    "shape": SHAPE,
+    "classes": CLASSES,
+    "surrogates": (),
+    "layers": ("penultimate",),
+    "inverses": (networks.Surrogate(16), networks.Surrogate(16)),
+    "inpainter": models.InpaintingGenerator(2),
+    "critic": models.WGANCritic(2),
+    "prior": PRIOR,
     "base": lambda oracle, objective: gmi(oracle, PRIOR, objective=objective),
     "conditional_generator": networks.ConditionalGenerator(CLASSES, SHAPE),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(
