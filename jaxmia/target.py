@@ -136,6 +136,7 @@ class Target:
         self.params, self.classes = jax.tree.map(jnp.asarray, params), classes
         if apply is not None and example is not None:
             _check_example(apply, self.params, classes, answers, example)
+        self._whole = apply  # whose logits are not looked at where a feature is served in their place
         self.apply = apply and checked(apply, self.params, classes, answers, probe=example is None)
         self.granted, self.secret, self._noise, self._grid = Access(granted), int(secret), noise, grid
         self._defense = defense or Defense()
@@ -215,7 +216,7 @@ class Target:
           ThreatModelError: for a host callable, which has no hidden features.
           ValueError: when traced, for a feature that the model does not name.
         """
-        whole = self.apply
+        whole = self._whole
         if whole is None:
             raise ThreatModelError(f"feature {feature!r}: a host callable shows no hidden features")
 

@@ -116,6 +116,13 @@ def test_declared_probabilities_are_as_good_as_logits():
         from_function(logits, WEIGHTS, classes=WIDTH, answers="probabilities", example=IMAGES)
 
 
+def test_a_clients_part_has_no_logits_to_look_at():
+    part = from_function(lambda p, x: Outputs(x, {"cut": x}), WEIGHTS, classes=WIDTH).until("cut")
+    np.testing.assert_array_equal(part.view(Access.SCORES).answer(KEY, IMAGES[0]), IMAGES[0])
+    with pytest.raises(ValueError, match="feature: 'block'; the target shows cut"):
+        from_function(lambda p, x: Outputs(x, {"cut": x}), WEIGHTS, classes=WIDTH).until("block").apply(None, IMAGES[0])
+
+
 def test_anything_is_taken_as_it_is():
     target = from_function(probabilities, WEIGHTS, classes=WIDTH, answers="anything", example=IMAGES)
     np.testing.assert_allclose(

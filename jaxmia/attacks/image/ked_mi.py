@@ -91,6 +91,7 @@ def ked_mi(
 
     Raises:
       ThreatModelError: without white-box access.
+      ValueError: for a gallery outside of [0, 1].
     """
     view: Weights = lower(oracle, CARD.access, "image/ked_mi")
     check_images("gallery", gallery)
