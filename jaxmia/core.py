@@ -145,7 +145,7 @@ def _value_and_grad(loss: Callable) -> Callable:
 
 
 class Defense(NamedTuple):
-    """Seven hooks, each the identity by default; a defense sets the ones it needs.
+    """Eight hooks, each the identity by default; a defense sets the ones it needs.
 
     Attributes:
       model: `module -> module` (bottlenecks, skip removal).
@@ -156,7 +156,9 @@ class Defense(NamedTuple):
         `(params, key, batch) -> (scalar, aux)`, the result `(params, key, batch) -> ((scalar, aux), gradients)`.
       optim: `optax transformation -> optax transformation` (freezing).
       trainer: `Process -> Process`, for defenses with an adversary of their own.
-      answer: `(key, answer) -> answer`, at serving time (rounding, noise).
+      answer: `(key, answer) -> answer`, at serving time, of scores and of the labels made of them (rounding, noise).
+      send: `(key, feature) -> feature`, of what a client sends in split inference. The key of both is the target's, which
+        draws it from a secret and from the query: equal queries meet equal noise, whatever key the adversary has.
     """
 
     model: Callable[[Any], Any] = _same
@@ -166,6 +168,7 @@ class Defense(NamedTuple):
     optim: Callable[[Any], Any] = _same
     trainer: Callable[[Process], Process] = _same
     answer: Callable[[Key, Answer], Answer] = _same_second
+    send: Callable[[Key, Answer], Answer] = _same_second
 
 
 class Card(NamedTuple):

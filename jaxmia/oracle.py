@@ -4,7 +4,7 @@ An oracle is a capability: it *has no* attribute that its threat model does not 
 derivative raises `ThreatModelError` while JAX traces. Every `answer(key, x)` takes ONE candidate; batch with vmap.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Any, NamedTuple, cast
 
@@ -25,6 +25,7 @@ __all__ = [
     "Weights",
     "lower",
     "opaque",
+    "shown_feature",
     "sown_features",
 ]
 
@@ -129,9 +130,26 @@ def lower(oracle: Oracle, access: Access, attack: str) -> Any:
     return Labels(opaque(lambda key, x: jnp.argmax(more.answer(key, x), -1).astype(jnp.int32), access, host))
 
 
-def sown_features(collections: Any) -> dict[str, Array]:
-    """What a Linen module sowed into "features", by name; modules inside modules give "outer/inner/name"."""
+def sown_features(collections: Any) -> dict[str, Any]:
+    """What a Linen module sowed into "features", by name; modules inside modules give "outer/inner/name".
+
+    What is sown again under the same name, by a layer that is called more than once, is "name/1", "name/2" and so on.
+    """
     from flax.traverse_util import flatten_dict
 
-    sown = cast(dict[str, tuple[Array, ...]], flatten_dict(collections.get("features", {}), sep="/"))
-    return {name: value[0] for name, value in sown.items()}
+    features = {}
+    for name, sown in cast(dict[str, Any], flatten_dict(collections.get("features", {}), sep="/")).items():
+        for again, value in enumerate(sown if isinstance(sown, tuple) else (sown,)):  # a module may keep it otherwise
+            features[f"{name}/{again}" if again else name] = value
+    return features
+
+
+def shown_feature(features: Mapping[str, Any], name: str, option: str = "feature") -> Any:
+    """The feature of that name; every attack takes it from here, so that none goes on without it.
+
+    Raises:
+      ValueError: where there is none, naming `option`, the feature and what the target shows.
+    """
+    if name not in features:
+        raise ValueError(f"{option}: {name!r}; the target shows {', '.join(sorted(features)) or 'none'}")
+    return features[name]

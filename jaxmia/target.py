@@ -2,15 +2,18 @@
 
 import copy
 import hashlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxmia import linen
+from jaxmia.answers import as_outputs, check_declaration, check_labels, check_values, checked, first_row
 from jaxmia.core import Defense
+from jaxmia.noise import noise_key
 from jaxmia.oracle import (
     Access,
     Labels,
@@ -20,12 +23,14 @@ from jaxmia.oracle import (
     ThreatModelError,
     Weights,
     opaque,
+    shown_feature,
     sown_features,
 )
 from jaxmia.queries import metered
 
 __all__ = [
     "FirstLayers",
+    "Options",
     "Target",
     "digest",
     "from_callable",
@@ -41,14 +46,35 @@ def saliency(model: Callable[[Any], Outputs], x: Any) -> Any:
     return jax.grad(lambda x: jnp.max(model(x).logits))(x)
 
 
+class Options(TypedDict, total=False):
+    """What every target may be given; `Target` says what each means."""
+
+    granted: Access
+    defense: Defense | None
+    serve: Callable[[Outputs], Any]
+    answers: str
+    secret: int
+    noise: str
+    grid: int | None
+    example: Any
+
+
 class Target:
     """A model under audit with the access it grants. Ours, never the adversary's: attacks get `view(...)`.
+
+    What the model answers is compared with what is declared of it: its width in every trace, before anything is
+    computed; its values on `example`, and without one on three random candidates, which tell probabilities from logits.
+
+    A serving-time defense draws its noise from `secret` and from the query, so that asking again with another key is of
+    no use (`jaxmia.noise`). No view has the secret as an attribute. Python's closures hide nothing from code that digs in
+    them, however: views keep an attack honest, not a hostile program out.
 
     Attributes:
       apply: `(params, x) -> Outputs` of one candidate; None for a host callable.
       params: pytree of parameters; None for a host callable.
       granted: the most access a view may have.
       classes: number of classes it answers.
+      secret: what the defense's noise is drawn from.
     """
 
     def __init__(
@@ -61,25 +87,77 @@ class Target:
         defense: Defense | None = None,
         serve: Callable[[Outputs], Any] = lambda outputs: jax.nn.softmax(outputs.logits),
         scores: Callable[[Any, Any], Any] | None = None,
+        answers: str = "logits",
+        secret: int = 0,
+        noise: str = "memoized",
+        grid: int | None = 255,
+        example: Any = None,
+        identity: str | None = None,
     ):
+        """A target.
+
+        Args:
+          apply: `(params, x) -> Outputs` of one candidate, `logits [..., classes]`; None for a host callable.
+          params: pytree of arrays.
+          classes: 2 or more.
+          granted: the most access a view may have.
+          defense: its `answer` acts on scores and labels, its `send` on features (`until`).
+          serve: what score access answers; by default probabilities.
+          scores: `(key, x) -> answer` in place of `serve(apply(params, x))`, for a host callable.
+          answers: what `apply` answers as logits: "logits"; "probabilities", whose logarithm is taken; or "anything",
+            neither checked nor changed: embeddings, or logits that look like probabilities.
+          secret: 0 to 2^32 - 1. The adversary must not know it.
+          noise: "memoized", equal for equal queries; or "fresh", which the adversary's key changes, only to measure what
+            averaging would gain.
+          grid: how finely queries are told apart where there is noise: 255 by gray levels of candidates in [0, 1]; None
+            by every bit.
+          example: candidates `[n, ...]`, such as held-out images, to be asked about now: the answers must be finite and
+            what was declared. Without, they are not looked at.
+          identity: of a host callable: the model's name and version.
+
+        Raises:
+          ThreatModelError: for a host callable that is to grant its weights.
+          ValueError: for an option out of range, non-finite parameters, or an example whose answers do not fit.
+        """
         if apply is None and granted > Access.SCORES:
             raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
+        check_declaration(classes, answers)
+        if isinstance(secret, bool) or not isinstance(secret, int | np.integer) or not 0 <= secret < 2**32:
+            raise ValueError(f"secret: {secret}; legal is a whole number from 0 to 2**32 - 1")
+        if noise not in ("memoized", "fresh"):
+            raise ValueError(f"noise: {noise!r}; legal is memoized or fresh")
+        if grid is not None and grid < 1:
+            raise ValueError(f"grid: {grid}; legal is 1 or more, or None")
         known = [leaf for leaf in jax.tree.leaves(params) if not isinstance(leaf, Tracer)]
         if not all(bool(np.all(np.isfinite(leaf))) for leaf in known if _is_float(leaf)):
             raise ValueError("params: the target has NaN or infinite weights; retrain it or load another checkpoint")
         # A numpy array is a new constant each time it is traced, so that the same run would not know itself again.
-        self.apply, self.params, self.classes = apply, jax.tree.map(jnp.asarray, params), classes
-        self.granted = Access(granted)
-        self._defend = (defense or Defense()).answer
-        self._scores = scores or (lambda key, x: serve(apply(params, x)))  # type: ignore[misc]
+        self.params, self.classes = jax.tree.map(jnp.asarray, params), classes
+        if apply is not None and example is not None:
+            _check_example(apply, self.params, classes, answers, example)
+        self._whole = apply  # whose logits are not looked at where a feature is served in their place
+        self.apply = apply and checked(apply, self.params, classes, answers, probe=example is None)
+        self.granted, self.secret, self._noise, self._grid = Access(granted), int(secret), noise, grid
+        self._defense = defense or Defense()
+        served = self.apply
+        self._scores = scores or (lambda key, x: serve(served(self.params, x)))  # type: ignore[misc]
         self._explain: Callable[[Callable, Any], Any] | None = None
+        self._named = identity
 
     @functools.cached_property
     def digest(self) -> str:
-        """sha256 over the parameters, to tell targets and evaluators apart."""
-        if self.params is None:
-            return hashlib.sha256(repr(self._scores).encode()).hexdigest()
-        return digest(self.params)
+        """sha256, 64 hex digits, to tell targets and evaluators apart: of the parameters, or of the identity of a host
+        callable. Without an identity it holds in this process alone.
+        """
+        if self.params is not None:
+            return digest(self.params)
+        text = repr(self._scores) if self._named is None else f"host {self._named}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def identity(self) -> str | None:
+        """What the model is known by in other processes too: its digest; None for a host callable without a name."""
+        return None if self.params is None and self._named is None else self.digest
 
     def view(self, access: Access, attack: str = "the adversary") -> Any:
         """The oracle with exactly `access`, serving-time defense applied to scores and labels.
@@ -101,8 +179,8 @@ class Target:
             return Nothing()
 
         def scores(key, x):
-            ask, defend = jax.random.split(key)
-            return self._defend(defend, self._scores(ask, x))
+            served, defend = self._scores(key, x), self._defense.answer
+            return served if defend is Defense().answer else defend(self._noise_key(key, x), served)
 
         def explained(key, x):
             explanation = self._explain(lambda x: self.apply(self.params, x), x)  # type: ignore[misc]
@@ -113,6 +191,13 @@ class Target:
         return Labels(
             opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access, self.apply is None)
         )
+
+    def _noise_key(self, key: Any, x: Any) -> Any:
+        own = noise_key(self.secret, x, self._grid)
+        if self._noise == "fresh":
+            for word in jax.random.bits(key, (2,), jnp.uint32):
+                own = jax.random.fold_in(own, word)
+        return own
 
     def explained(self, explain: Callable[[Callable[[Any], Outputs], Any], Any] = saliency) -> "Target":
         """A target that serves an explanation with its scores: `answer` gives {"scores", "explanation"} at score access.
@@ -134,32 +219,43 @@ class Target:
     def until(self, feature: str) -> "Target":
         """The client's part in split inference: a target that answers a named hidden feature ("smashed data").
 
-        At every access the answer is the feature itself, of any shape; the serving-time defense acts on it. The white-box
-        view still holds the parameters of the whole model.
+        At every access the answer is the feature itself, of any shape; below white-box access the defense's `send` acts on
+        it. The white-box view still holds the parameters of the whole model.
 
         Raises:
           ThreatModelError: for a host callable, which has no hidden features.
           ValueError: when traced, for a feature that the model does not name.
         """
-        whole = self.apply
+        whole = self._whole
         if whole is None:
             raise ThreatModelError(f"feature {feature!r}: a host callable shows no hidden features")
 
         def apply(params: Any, x: Any) -> Outputs:
             features = whole(params, x).features
-            if feature not in features:
-                raise ValueError(f"feature: {feature!r}; legal is one of {', '.join(sorted(features)) or 'none'}")
-            return Outputs(features[feature], features)
+            return Outputs(shown_feature(features, feature), features)
 
-        defense = Defense(answer=self._defend)
         return Target(
             apply,
             self.params,
             classes=self.classes,
             granted=self.granted,
-            defense=defense,
+            defense=Defense(answer=self._defense.send),
             serve=lambda outputs: outputs.logits,
+            answers="anything",
+            secret=self.secret,
+            noise=self._noise,
+            grid=self._grid,
         )
+
+
+def _check_example(apply: Callable, params: Any, classes: int, answers: str, example: Any) -> None:
+    """Ask about `[n, ...]` candidates, and look at the answers."""
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(example)}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        raise ValueError("example: legal is candidates with one leading axis, 1 or more of them, such as images[:4]")
+    look = checked(apply, params, classes, "anything" if answers == "anything" else "logits", probe=False)
+    logits = jax.jit(jax.vmap(lambda x: look(params, x).logits))(jax.tree.map(jnp.asarray, example))
+    check_values(logits, answers)
 
 
 def _is_float(leaf: Any) -> bool:
@@ -176,48 +272,105 @@ def digest(tree: Any) -> str:
     return sha.hexdigest()
 
 
-def from_function(apply: Callable[[Any, Any], Any], params: Any, *, classes: int, **options: Any) -> Target:
-    """A target from any `(params, batch [n, ...]) -> logits [n, classes]` or `-> Outputs`.
+def from_function(
+    apply: Callable[[Any, Any], Any],
+    params: Any,
+    *,
+    classes: int,
+    preprocess: Sequence[Any] | None = None,
+    **options: Unpack[Options],
+) -> Target:
+    """A target from any function of parameters and a batch of candidates.
 
-    `options` go to `Target`: granted, defense, serve.
+    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1]; what the model wants otherwise
+    (normalization, channels first) belongs into `preprocess` or into the function.
+
+    Args:
+      apply: `(params, batch [n, ...]) -> logits [n, classes]`, before any softmax. Also legal is `Outputs`, a dict with
+        "logits" or a tuple with them, of which the rest are features by name.
+      params: pytree of arrays.
+      classes: columns of the logits, 2 or more; labels count from 0.
+      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: the model reads (x - mean) / deviation.
+      options: of `Target`: `granted` (default WEIGHTS), `defense`, `serve`, `answers` ("logits", "probabilities" or
+        "anything"), `secret`, `noise`, `grid`, `example` (candidates `[n, ...]` to check the answers on).
+
+    Raises:
+      ValueError: for options that `Target` refuses; when traced, for answers that do not fit `classes`.
     """
+    standardize = _standardize(preprocess)
 
     def one(params: Any, x: Any) -> Outputs:
-        out = apply(params, jax.tree.map(lambda leaf: leaf[None], x))
-        out = out if isinstance(out, Outputs) else Outputs(out, {})
+        batch = jax.tree.map(lambda leaf: leaf[None], x)
+        out = first_row(as_outputs(apply(params, standardize(batch)), classes))
         if jnp.issubdtype(out.logits.dtype, jnp.floating):  # a model in bfloat16 answers in float32 like any other
             out = out._replace(logits=out.logits.astype(jnp.promote_types(out.logits.dtype, jnp.float32)))
-        return jax.tree.map(lambda leaf: leaf[0], out)
+        return out
 
     return Target(one, params, classes=classes, **options)
 
 
-def from_linen(module: Any, variables: Any, *, classes: int, **options: Any) -> Target:
+def _standardize(preprocess: Sequence[Any] | None) -> Callable[[Any], Any]:
+    """(x - mean) / deviation of a batch, in the precision of the batch."""
+    if preprocess is None:
+        return lambda batch: batch
+    try:
+        mean, deviation = (np.asarray(value, np.float32) for value in preprocess)
+        legal = np.all(np.isfinite(mean)) and np.all(np.isfinite(deviation)) and np.all(deviation > 0)
+    except (TypeError, ValueError):
+        legal = False
+    if not legal:
+        raise ValueError(f"preprocess: {preprocess}; legal is (mean, deviation), finite, with deviation above 0")
+
+    def standardize(batch: Any) -> Any:
+        if not hasattr(batch, "dtype"):
+            raise ValueError(
+                f"preprocess: candidates are a {type(batch).__name__}; legal is one array, such as an image"
+            )
+        if not np.issubdtype(batch.dtype, np.floating) and batch.dtype != jnp.bfloat16:
+            raise ValueError(f"preprocess: candidates are {batch.dtype}; legal is floats in [0, 1]")
+        return (batch - mean.astype(batch.dtype)) / deviation.astype(batch.dtype)
+
+    return standardize
+
+
+def from_linen(
+    module: Any,
+    variables: Any,
+    *,
+    classes: int,
+    call: Mapping[str, Any] = {},
+    preprocess: Sequence[Any] | None = None,
+    **options: Unpack[Options],
+) -> Target:
     """A target from a Linen module in inference mode; named features are what it sows into "features".
 
-    What every BatchNorm reads is a feature as well, "batch_norm/<i>/<path>": i, four digits, counts them in the order in
-    which they are called, and path is where its statistics lie in "batch_stats".
+    What every BatchNorm reads is a feature as well, "batch_norm/<i>/<path>": i, four digits, counts their calls in order,
+    and path is where its statistics lie in "batch_stats". Inside `nn.scan` and `nn.vmap` there are no features.
 
-    `variables` holds "params" and, where the module has them, "batch_stats".
+    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1].
+
+    Args:
+      module: an instance whose call takes a batch `[n, ...]` and returns logits `[n, classes]`, before any softmax, or
+        what `from_function` takes.
+      variables: what `module.init` returns: "params" and, where the module has them, "batch_stats"; or a TrainState.
+      classes: columns of the logits, 2 or more; labels count from 0.
+      call: keyword arguments of the call that stand for inference, such as `{"train": False}`.
+      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: the module reads (x - mean) / deviation.
+      options: of `Target`: `granted` (default WEIGHTS), `defense`, `serve`, `answers` ("logits", "probabilities" or
+        "anything"), `secret`, `noise`, `grid`, `example` (candidates `[n, ...]` to check the answers on).
+
+    Raises:
+      ValueError: for a class in place of an instance, arguments of the call that are missing; when traced, for variables
+        that are missing, a module in training mode, or answers that do not fit `classes`.
     """
-    from flax import linen as nn
+    variables, ask = linen.collections(module, variables), linen.inference(module, call)
 
     def apply(variables: Any, batch: Any) -> Outputs:
-        called: list[str] = []
+        answer, features = ask(variables, batch)
+        outputs = as_outputs(answer, classes)
+        return Outputs(outputs.logits, {**outputs.features, **features})
 
-        def watch(call: Any, args: Any, keywords: Any, context: Any) -> Any:
-            if isinstance(context.module, nn.BatchNorm) and context.method_name == "__call__":
-                context.module.sow("batch_norm", "input", args[0])
-                called.append("/".join(context.module.path))
-            return call(*args, **keywords)
-
-        with nn.intercept_methods(watch):
-            logits, sown = module.apply(variables, batch, mutable=["features", "batch_norm"])
-        read = sown_features({"features": sown.get("batch_norm", {})})
-        inputs = {f"batch_norm/{i:04}/{path}": read[f"{path}/input"] for i, path in enumerate(called)}
-        return Outputs(logits, {**sown_features(sown), **inputs})
-
-    return from_function(apply, variables, classes=classes, **options)
+    return from_function(apply, variables, classes=classes, preprocess=preprocess, **options)
 
 
 class FirstLayers(NamedTuple):
@@ -244,41 +397,124 @@ class FirstLayers(NamedTuple):
         return (feature, {name: changed[name] for name in mutable if name in changed}) if mutable else feature
 
 
-def from_nnx(model: Any, *, classes: int, **options: Any) -> Target:
-    """A target from an NNX module: put in eval mode, split once; only Param and BatchStat state is kept as params."""
+def from_nnx(
+    model: Any,
+    *,
+    classes: int,
+    call: Mapping[str, Any] = {},
+    preprocess: Sequence[Any] | None = None,
+    **options: Unpack[Options],
+) -> Target:
+    """A target from a copy of an NNX module in eval mode; the module itself stays as it is.
+
+    Param and BatchStat variables are the parameters. Other state (counters, random streams) is put back before every
+    call, so that an answer depends on the candidate alone.
+
+    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1].
+
+    Args:
+      model: an instance whose call takes a batch `[n, ...]` and returns logits `[n, classes]`, before any softmax, or what
+        `from_function` takes.
+      classes: columns of the logits, 2 or more; labels count from 0.
+      call: keyword arguments of the call that stand for inference, such as `{"train": False}`.
+      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: the model reads (x - mean) / deviation.
+      options: of `Target`: `granted` (default WEIGHTS), `defense`, `serve`, `answers` ("logits", "probabilities" or
+        "anything"), `secret`, `noise`, `grid`, `example` (candidates `[n, ...]` to check the answers on).
+
+    Raises:
+      ValueError: for what is no NNX module, arguments of the call that are missing; when traced, for BatchNorm in training
+        mode, or answers that do not fit `classes`.
+    """
     from flax import nnx
 
+    if not isinstance(model, nnx.Module):
+        name = model.__name__ if isinstance(model, type) else type(model).__name__
+        legal = f"an instance, {name}(...)" if isinstance(model, type) else "an instance of flax.nnx.Module"
+        raise ValueError(f"model: {name} is no NNX module; legal is {legal}")
+    linen.missing_arguments(model.__call__, call)  # type: ignore[operator]
+    model = nnx.clone(model)
     model.eval()
     graph, params, rest = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
-    return from_function(
-        lambda params, batch: nnx.merge(graph, params, rest)(batch), params, classes=classes, **options
-    )
+
+    def apply(params: Any, batch: Any) -> Any:
+        copied = nnx.merge(graph, params, rest, copy=True)
+        before = jax.tree.leaves(nnx.state(copied, nnx.BatchStat))
+        answer = copied(batch, **call)
+        after = jax.tree.leaves(nnx.state(copied, nnx.BatchStat))
+        if any(new is not old for new, old in zip(after, before, strict=True)):
+            raise ValueError(
+                f"call: {type(copied).__name__} changes its BatchNorm statistics, as in training; give the keyword "
+                "arguments of inference, such as call={'train': False}"
+            )
+        return answer
+
+    return from_function(apply, params, classes=classes, preprocess=preprocess, **options)
 
 
 def from_callable(
-    predict: Callable[[np.ndarray], np.ndarray], *, classes: int, granted: Access = Access.SCORES, **options: Any
+    predict: Callable[[np.ndarray], np.ndarray],
+    *,
+    classes: int,
+    granted: Access = Access.SCORES,
+    defense: Defense | None = None,
+    answers: str = "probabilities",
+    preprocess: Sequence[Any] | None = None,
+    identity: str | None = None,
+    example: Any = None,
+    **options: Unpack[Options],
 ) -> Target:
     """A target from a plain Python function on the host (a PyTorch or scikit-learn model, an HTTP endpoint).
+
+    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1]. The first answer is checked: its shape,
+    and that it is what `answers` says.
 
     `solve`, `fit` and `run` ask it exactly the queries that they count, whatever the plan: nothing for idle slots, cases
     that are over, or padding. With a folder, what it answered before kill -9 or an error is not asked again. What it
     raises comes out of them as it is. Where a plan has several devices, each calls it from a thread of its own.
 
     Args:
-      predict: `[n, ...] float32 -> [n, classes]` scores, or `[n]` integer labels when `granted` is LABELS. The array is
-        its own to change.
-      classes: number of classes.
+      predict: `[n, ...] float32 -> [n, classes]` scores, or `[n]` integer labels from 0 when `granted` is LABELS. The
+        array is its own to change.
+      classes: number of classes, 2 or more.
       granted: LABELS or SCORES; a host callable has no gradients to give.
+      defense: its `answer` acts on scores and labels.
+      answers: what the scores are: "probabilities"; "logits", of which the softmax is served; or "anything", served as it
+        is, unchecked: truncated scores, embeddings of that many numbers.
+      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: predict reads (x - mean) / deviation.
+      identity: the model's name and version. It stands in `Target.digest`, by which a run in a folder knows its target
+        again; without one no other process can.
+      example: candidates `[n, ...]`, such as held-out images, to ask about now.
+      options: of `Target`: `secret`, `noise`, `grid`.
+
+    Raises:
+      ThreatModelError: for a grant of weights.
+      ValueError: for options that `Target` refuses, or an example whose answers do not fit. When asked later, wrong
+        answers end the run, with the same sentence in JAX's own error.
     """
     if Access(granted) > Access.SCORES:
         raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
+    check_declaration(classes, answers)
+    standardize, unseen = _standardize(preprocess), [True]
 
     def ask(x: np.ndarray) -> np.ndarray:
-        n, answer = len(x), np.asarray(predict(x))
-        if answer.ndim == 1 and granted == Access.LABELS:
-            answer = np.eye(classes, dtype=np.float32)[answer]
-        if answer.shape != (n, classes):
-            raise ValueError(f"predict: answered shape {answer.shape}, legal is [n, {classes}], n = {n}")
-        return answer.astype(np.float32)
+        """Scores of a batch, as they are served."""
+        answer = np.asarray(predict(standardize(x)))
+        if answer.ndim == 1 and granted == Access.LABELS and len(answer) == len(x):
+            return check_labels(answer, classes)
+        if answer.shape != (len(x), classes):
+            raise ValueError(f"predict: answered shape {answer.shape}, legal is [n, {classes}]")
+        answer = answer.astype(np.float32)
+        if answers != "anything" and unseen:
+            check_values(answer, answers)
+            unseen.clear()
+        if answers == "logits":  # in numpy: a callback that waits for JAX may wait forever
+            exponential = np.exp(answer - answer.max(1, keepdims=True))
+            return exponential / exponential.sum(1, keepdims=True)
+        return answer
 
-    return Target(None, None, classes=classes, granted=granted, scores=metered(ask, (classes,)), **options)
+    if example is not None:
+        ask(np.asarray(example))
+    return Target(
+        None, None, classes=classes, granted=granted, defense=defense, scores=metered(ask, (classes,)),
+        identity=identity, **options,
+    )  # fmt: skip

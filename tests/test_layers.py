@@ -16,7 +16,8 @@ MAY = {
     "models": "models",
     "objectives": "core",
 }
-MAY |= {"target": "core oracle queries", "oracle": "core queries"}
+MAY |= {"noise": "", "answers": "oracle", "linen": "oracle", "oracle": "core queries"}
+MAY |= {"target": "answers core linen noise oracle queries"}
 MAY |= {"priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
 MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core oracle objectives priors"}
 MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery oracle objectives priors recipes models")

@@ -203,7 +203,11 @@ def _target(config: dict[str, Any], training: pathlib.Path, scene: Scene, job: J
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(variables["params"])),
         "seconds": took,
     }
-    target = from_linen(module, variables, classes=len(scene.names), defense=defense)
+    # What a defense draws its noise from is the run's, like its seed, and none of the adversary's keys.
+    target = from_linen(
+        module, variables, classes=len(scene.names), defense=defense,
+        secret=(config["seed"] + 3000) % 2**32, example=to_float(test.images[:4]),
+    )  # fmt: skip
     return Trained(name, target, module, record, control)
 
 

@@ -71,7 +71,10 @@ def target(
             scores[:, tree.classes_] = tree.predict_proba(x)
             return scores
 
-        model, encoding, granted, parameters = from_callable(predict, classes=survey.classes), "codes", "SCORES", None
+        model = from_callable(
+            predict, classes=survey.classes, example=survey.codes[parts.held_out].astype(np.float32)[:4]
+        )
+        encoding, granted, parameters = "codes", "SCORES", None
     else:
         make, steps, rate = TARGETS[section["name"]](**keywords(section))
         module = make(survey.classes)
@@ -80,7 +83,9 @@ def target(
             supervised(module, optax.adam(rate), steps=steps), jax.random.key(seed),
             minibatches(arrays, min(128, len(codes)), seed), folder=training / name, title=f"train {name}",
         )  # fmt: skip
-        model, encoding, granted = from_linen(module, variables, classes=survey.classes), "one_hot", "WEIGHTS"
+        example = one_hot(survey.codes[parts.held_out][:4], survey.columns)
+        model = from_linen(module, variables, classes=survey.classes, example=example)
+        encoding, granted = "one_hot", "WEIGHTS"
         parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
     one = Trained(name, model, encoding, control)
     right = answers(one, survey, parts.held_out) == survey.labels[parts.held_out]

@@ -64,7 +64,9 @@ def check(config: dict[str, Any]) -> Survey:
     for section in listed(config["targets"]):
         check_numbers(f"targets ({section['name']}): ", section, least=1)
     survey = SURVEYS[config["data"]["name"]](**keywords(config["data"]))
-    silent = from_callable(lambda x: np.zeros((len(x), survey.classes), np.float32), classes=survey.classes)
+    silent = from_callable(
+        lambda x: np.full((len(x), survey.classes), 1 / survey.classes, np.float32), classes=survey.classes
+    )
     for section in listed(config["attacks"]):
         with within(f"attacks ({section['name']})"):
             _assemble(survey, section, silent, "codes", lambda j: np.ones(survey.columns[j]), np.eye(survey.classes))

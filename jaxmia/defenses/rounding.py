@@ -14,6 +14,7 @@ the even multiple.
 What it costs and does not do. Under label access the label is that of the served scores, and where the two
 largest round to the same multiple the lower class index wins: for r = 0.1 that can happen to pictures whose two
 best confidences are closer than 0.1, and always does where every confidence is below r / 2 (many classes).
+What a client sends in split inference is no score and is not rounded.
 White-box access is untouched: weights are served, not answers. Attacks that need labels only, or a network
 trained on rounded scores, are known to survive it.
 """

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmia.core import Prior, Scalar
+from jaxmia.priors.unit import check_images
 
 __all__ = ["eigen"]
 
@@ -22,8 +23,9 @@ def eigen(public: Float[np.ndarray, "n ..."], components: int, *, bound: Scalar 
       spread: standard deviation of a starting point's coordinates; 0 starts at the mean image.
 
     Raises:
-      ValueError: if there are too few images for that many components.
+      ValueError: if there are too few images for that many components; for images outside of [0, 1].
     """
+    check_images("public", public)
     n, shape = len(public), public.shape[1:]
     if not 1 <= components <= min(n - 1, int(np.prod(shape))):
         raise ValueError(f"components: {components}; legal is 1 to {min(n - 1, int(np.prod(shape)))} with {n} images")

@@ -13,7 +13,7 @@ from tests.tiny import write_config
 ATTACKS = """attacks:
   - {name: image/align_mi, neighbors: 2, base: {name: image/gmi, steps: 3, restarts: 1}}
   - {name: image/lomma, feature: inner/penultimate, distill_steps: 3, moments_steps: 1, base: {name: image/gmi, steps: 3}}
-  - {name: image/deep_inversion, steps: 3, warmup: 1, jitter: 1}
+  - {name: image/deep_inversion, steps: 3, warmup: 1, jitter: 1, moments: 0.0}
   - {name: image/rmle, steps: 3}
   - {name: image/inverse_network, steps: 3}
 split: inner/penultimate
@@ -65,6 +65,8 @@ def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeyp
         ("image/informed_adversary", "observes the other records, which an image audit does not show"),
         ("image/rmle\nsplit: block9", "feature: 'block9'; legal is one of inner/penultimate"),
         ("image/mi_face\nnetworks: {surrogates: [lenet]}", "networks: surrogates: lenet; legal is some of softmax"),
+        ("image/secret_gen", "attacks (image/secret_gen): feature: 'penultimate'; the target shows inner/penultimate"),
+        ("image/deep_inversion", "moments: 'batch_norm/<i>/<path>'; the target shows inner/penultimate"),
         ("image/mi_face\nnetworks: {width: 0}", "networks: width: 0; legal is 1 or more"),
         ("image/mi_face\nattacked_classes: 4", "attacked_classes: 4; legal is 1 to the 3 private classes, or 0 for all"),
     ],

@@ -31,7 +31,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
-from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
 from jaxmia.priors import edges as edge_prior
 
 __all__ = ["CARD", "Recovered", "graph_mi"]
@@ -199,6 +199,5 @@ def _check(target: Weights, features: Any, labels: Any, layer: str) -> tuple[int
         raise ValueError(f"oracle: answers {answer.logits.shape}; legal is [{nodes}, classes], logits of every node")
     if labels.max() >= answer.logits.shape[1]:
         raise ValueError(f"labels: {labels.max()}; legal is below {answer.logits.shape[1]}, the target's classes")
-    if layer not in answer.features:
-        raise ValueError(f"layer: {layer!r}; the target has {', '.join(answer.features) or 'no named features'}")
+    shown_feature(answer.features, layer, "layer")
     return nodes, jnp.asarray(known), jnp.asarray(labels[known])

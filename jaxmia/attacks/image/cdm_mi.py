@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.oracle import Access, Labels, Oracle, lower
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import drawn
 
 __all__ = ["CARD", "cdm_mi"]
@@ -95,9 +96,11 @@ def cdm_mi(
 
     Raises:
       ThreatModelError: without label access.
-      ValueError: for steps that are not 1 to levels, no candidates, or more queries than the budget.
+      ValueError: for a gallery outside of [0, 1]; for steps that are not 1 to levels, no candidates, or more queries
+        than the budget.
     """
     view: Labels = lower(oracle, CARD.access, "image/cdm_mi")
+    check_images("gallery", gallery)
     if not 1 <= steps <= levels or candidates < 1:
         raise ValueError(f"steps, candidates: {steps}, {candidates}; legal is 1 to levels, {levels}, and 1 or more")
     if (asked := steps * candidates) > budget:

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import feature
-from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
 from jaxmia.recipes import score
 
 __all__ = ["CARD", "data_free_split", "random_fields"]
@@ -93,10 +93,7 @@ def data_free_split(
     def trace(image: Any) -> list[Any]:
         """h_0, ..., h_K of one image."""
         outputs = view.apply(view.params, image)
-        lacking = ", ".join(name for name in layers if name not in outputs.features)
-        if lacking:
-            raise ValueError(f"layers: {lacking}; the target shows {', '.join(sorted(outputs.features)) or 'none'}")
-        return [image, *(outputs.features[name] for name in layers), outputs.logits]
+        return [image, *(shown_feature(outputs.features, name, "layers") for name in layers), outputs.logits]
 
     def invert(variables: Sequence[Any], value: Any) -> Any:
         """g_1(..g_k(h_k)) of a batch, where k is how many variables there are."""

@@ -11,7 +11,7 @@ a_c (1 - JS(p, p_S)), JS the Jensen-Shannon divergence between the softened answ
 x is rolled and flipped at random, the whole batch alike, before it is judged.
 
 The terms couple the images of a batch, so a case is a batch of labels: its images do depend on one another, not on other
-cases. A target without BatchNorm (or one that is not from Linen) has no such term: what is left is DeepDream.
+cases. A target without BatchNorm, or one that is not from Linen, is refused, unless a_f is 0, which is DeepDream.
 
 What differs. The paper's numbers are for pixels less their mean over their deviation; here u is optimized, and the image
 `center + deviation * u`, in [0, 1], is what the target sees. One resolution, as in the paper's longest setting: the
@@ -29,7 +29,7 @@ from jaxtyping import Array, Float
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
-from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
 
 __all__ = ["CARD", "deep_inversion", "jensen_shannon", "moment_distance", "total_variation"]
 
@@ -121,7 +121,7 @@ def deep_inversion(
       warmup: steps during which it rises; at most `steps`.
       variation: a_tv.
       norm: a_l2, of the mean Euclidean norm of an image's u.
-      moments: a_f.
+      moments: a_f; the number 0 asks for no BatchNorm layers.
       first: factor on the first BatchNorm layer.
       student: image -> logits of the model that is to disagree; None is DeepInversion, a student makes it adaptive.
       competition: a_c.
@@ -133,7 +133,8 @@ def deep_inversion(
 
     Raises:
       ThreatModelError: without white-box access.
-      ValueError: for a negative jitter, or a warmup longer than all steps.
+      ValueError: for a negative jitter, or a warmup longer than all steps; for a target that does not show what every
+        BatchNorm layer reads.
     """
     view: Weights = lower(oracle, CARD.access, "image/deep_inversion")
     if jitter < 0:
@@ -141,6 +142,8 @@ def deep_inversion(
     if not 0 <= warmup <= steps:
         raise ValueError(f"warmup: {warmup}; legal is 0 to steps, {steps}")
     statistics = view.params.get("batch_stats", {}) if isinstance(view.params, dict) else {}
+    if isinstance(moments, jax.Array) or moments != 0:
+        _check_layers(jax.eval_shape(lambda: view.apply(view.params, jnp.zeros(shape)).features), statistics)
 
     def schedule(count: Any) -> Any:
         rising = (count + 1) / max(warmup, 1)
@@ -186,6 +189,18 @@ def deep_inversion(
         lambda fitted: Process(init, step, lambda state: show(state.u), steps),
         observes=CARD.observes,
     )
+
+
+def _check_layers(features: Any, statistics: Any) -> None:
+    """Refuse a target of which a BatchNorm layer, or every one, is not shown: its term would be left out."""
+    shown = {tuple(name.split("/")[2:]) for name in features if name.startswith("batch_norm/")}
+    paths = {
+        tuple(entry.key for entry in path[:-1])
+        for path, _ in jax.tree_util.tree_leaves_with_path(statistics)
+        if path[-1].key in ("mean", "var")
+    }
+    for path in sorted(paths - shown) or [()] * (not shown):
+        shown_feature(features, "/".join(("batch_norm/<i>", *(path or ("<path>",)))), "moments")
 
 
 def _norm(x: Any) -> Float[Array, ""]:

@@ -10,8 +10,8 @@ last, the third for images that differ where latents do. A case is answered by t
 the models believe most together.
 
 What differs. The paper also has a variant with auxiliary images and a discriminator; with such images there is GMI. The
-weights depend on the scale of features and images: the defaults are not the paper's numbers. Models without a feature
-"penultimate" have no second term. With `others` empty it is generator inversion of one model, the paper's baseline.
+weights depend on the scale of features and images: the defaults are not the paper's numbers. `feature=None` leaves the
+second term out. With `others` empty it is generator inversion of one model, the paper's baseline.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ import optax
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
-from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
 from jaxmia.recipes import score
 
 __all__ = ["CARD", "ensemble_inversion"]
@@ -50,6 +50,7 @@ def ensemble_inversion(
     batch: int = 64,
     rate: Scalar = 1e-3,
     activation: Scalar = 0.01,
+    feature: str | None = "penultimate",
     diversity: Scalar = 0.1,
     draws: int = 32,
 ) -> Attack:
@@ -65,12 +66,13 @@ def ensemble_inversion(
       batch: classes a step.
       rate: Adam's learning rate.
       activation: a.
+      feature: the models' name of phi; None is the loss without it.
       diversity: d; distances are Euclidean, of images over root-mean-square pixels.
       draws: images per case, of which one is kept.
 
     Raises:
       ThreatModelError: without white-box access to all models.
-      ValueError: for dimensions, batch or draws below 1.
+      ValueError: for dimensions, batch or draws below 1; when training, where a model does not show the feature.
     """
     views: list[Weights] = [lower(model, CARD.access, "image/ensemble_inversion") for model in (oracle, *others)]
     for name, value in (("dimensions", dimensions), ("batch", batch), ("draws", draws)):
@@ -84,7 +86,7 @@ def ensemble_inversion(
         for view in views:
             out = jax.vmap(lambda image, view=view: view.apply(view.params, image))(images)
             losses.append(jax.vmap(cross_entropy)(out.logits, labels))
-            hidden = out.features.get("penultimate", jnp.zeros((len(images), 1)))
+            hidden = jnp.zeros((len(images), 1)) if feature is None else shown_feature(out.features, feature)
             strengths.append(jnp.mean(jnp.abs(hidden.reshape(len(images), -1)), 1))
         return sum(losses) / len(views), sum(strengths) / len(views)
 

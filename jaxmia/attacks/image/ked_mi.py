@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 from jaxmia.core import Attack, Card, Objective, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Weights, lower, sown_features
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import adversarial
 
 __all__ = ["CARD", "ked_mi"]
@@ -90,8 +91,10 @@ def ked_mi(
 
     Raises:
       ThreatModelError: without white-box access.
+      ValueError: for a gallery outside of [0, 1].
     """
     view: Weights = lower(oracle, CARD.access, "image/ked_mi")
+    check_images("gallery", gallery)
     public = jnp.asarray(gallery)
 
     def some(key: Any) -> Any:

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.oracle import Access, Labels, Oracle, lower
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import drawn, regress, score
 
 __all__ = ["CARD", "label_error_rate", "pseudo_logits"]
@@ -81,9 +82,10 @@ def label_error_rate(
 
     Raises:
       ThreatModelError: without label access.
-      ValueError: for copies below 1, or a gallery that asks more than the budget.
+      ValueError: for a gallery outside of [0, 1]; for copies below 1, or a gallery that asks more than the budget.
     """
     view: Labels = lower(oracle, CARD.access, "image/label_error_rate")
+    check_images("gallery", gallery)
     if copies < 1:
         raise ValueError(f"copies: {copies}; legal is 1 or more")
     if (asked := len(gallery) * (copies + 1)) > budget:

@@ -27,6 +27,7 @@ from jaxtyping import Array, Float
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import margin
 from jaxmia.oracle import Access, Labels, Oracle, lower
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import adversarial, conditional, drawn, regress
 from jaxmia.recipes.augment import jitter, look
 
@@ -97,9 +98,11 @@ def lokt(
 
     Raises:
       ThreatModelError: without label access.
-      ValueError: without surrogates that are needed, or for training that asks more than the budget.
+      ValueError: for a gallery outside of [0, 1]; without surrogates that are needed, or for training that asks more
+        than the budget.
     """
     view: Labels = lower(oracle, CARD.access, "image/lokt")
+    check_images("gallery", gallery)
     generator, critic = conditional_generator, classifying_discriminator
     if not surrogates and not on_discriminator:
         raise ValueError("surrogates: there are none; legal is one or more")
@@ -197,8 +200,10 @@ def lokt(
 
         return conditional(image, loss, optax.adam(rate), dimensions=dimensions, steps=steps)
 
-<<<<<<< HEAD
-    return Attack(solve, (acgan,) if on_discriminator else (acgan, label, *map(transfer, surrogates)))
-=======
-    return Attack(solve, (acgan, label, *map(transfer, surrogates)), observes=CARD.observes)
->>>>>>> queries
+      ValueError: for a gallery outside of [0, 1]; without surrogates that are needed, or for training that asks more
+        than the budget.
+    """
+    view: Labels = lower(oracle, CARD.access, "image/lokt")
+    check_images("gallery", gallery)
+    generator, critic = conditional_generator, classifying_discriminator
+    if not surrogates and not on_discriminator:

@@ -24,7 +24,7 @@ import optax
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import logit
-from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
 from jaxmia.recipes import moments
 
 __all__ = ["CARD", "distill", "lomma"]
@@ -105,10 +105,7 @@ def lomma(
     own = base(view, objective=logit)
 
     def activations(x: Any) -> Any:
-        shown = view.apply(view.params, x).features
-        if feature not in shown:
-            raise ValueError(f"feature: {feature!r}; the target shows {', '.join(shown) or 'none'}")
-        return shown[feature].reshape(-1)
+        return shown_feature(view.apply(view.params, x).features, feature).reshape(-1)
 
     def reads(fitted: Any) -> Process:
         del fitted

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import margin
 from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import adversarial, conditional
 from jaxmia.recipes.augment import jitter, look
 
@@ -88,9 +89,10 @@ def plg_mi(
 
     Raises:
       ThreatModelError: without white-box access.
-      ValueError: unless 1 <= top <= the number of public images.
+      ValueError: for a gallery outside of [0, 1]; unless 1 <= top <= the number of public images.
     """
     view: Weights = lower(oracle, CARD.access, "image/plg_mi")
+    check_images("gallery", gallery)
     if not 1 <= top <= len(gallery):
         raise ValueError(f"top: {top}; legal is 1 to the number of public images, {len(gallery)}")
     generator, critic, adam = conditional_generator, conditional_discriminator, optax.adam(gan_rate, *gan_momentum)

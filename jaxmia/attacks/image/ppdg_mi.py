@@ -32,6 +32,7 @@ from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import mmd
 from jaxmia.oracle import Access, Oracle, Weights, lower
 from jaxmia.priors import latent
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import casewise
 from jaxmia.recipes.augment import look
 from jaxmia.recipes.by_class import by_class
@@ -110,9 +111,10 @@ def ppdg_mi(
 
     Raises:
       ThreatModelError: without white-box access.
-      ValueError: for a base that takes no prior, another measure, or counts out of range.
+      ValueError: for a gallery outside of [0, 1]; for a base that takes no prior, another measure, or counts out of range.
     """
     view: Weights = lower(oracle, CARD.access, "image/ppdg_mi")
+    check_images("gallery", gallery)
     if "prior" not in inspect.signature(base).parameters:
         raise ValueError("base: it takes no prior; legal is image/gmi, image/ppa, or what takes one")
     if measure not in ("point", "mmd") or not 1 <= kept <= candidates:

@@ -26,7 +26,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
-from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
+from jaxmia.priors.unit import check_images
 from jaxmia.recipes import adversarial
 
 __all__ = ["CARD", "secret_gen"]
@@ -96,14 +97,21 @@ def secret_gen(
 
     Raises:
       ThreatModelError: without white-box access.
-      ValueError: for fewer than one latent, a mask that hides nothing or is not the images', too many patches.
+      ValueError: for a gallery outside of [0, 1]; for fewer than one latent, a mask that hides nothing or is not the
+        images', too many patches; where the target does not show the feature.
     """
     view: Weights = lower(oracle, CARD.access, "image/secret_gen")
+    check_images("gallery", gallery)
     shape = gallery.shape[1:]
     if np.shape(mask) != shape[:2] or not np.any(np.asarray(mask)):
         raise ValueError(f"mask: shape {np.shape(mask)}; legal is {shape[:2]} with some pixels hidden")
     if latents < 1 or not 0 <= patches <= min(shape[:2]):
         raise ValueError(f"latents: {latents}, patches: {patches}; legal is 1 or more, and 0 to {min(shape[:2])}")
+
+    def seen(x: Any) -> Any:
+        return shown_feature(view.apply(view.params, x).features, feature)
+
+    jax.eval_shape(seen, jnp.zeros(shape))  # refused now, not in training
     public, hidden = jnp.asarray(gallery), jnp.asarray(mask, jnp.float32)[..., None]
     color = jnp.mean(public, (0, 1, 2))
     row, column = (jnp.arange(size) * patches // size for size in shape[:2])
@@ -154,7 +162,7 @@ def secret_gen(
             x, z = some(key)
             one, changed = compose(g, x, z[0], train=True)
             two, changed = compose({**g, **changed}, x, z[1], train=True)
-            f, other = (jax.vmap(lambda x: view.apply(view.params, x).features[feature])(x) for x in (one, two))
+            f, other = jax.vmap(seen)(one), jax.vmap(seen)(two)
             apart = jnp.mean(jnp.abs(f - other)) / jnp.mean(jnp.abs(z[0] - z[1]))
             scores = sum((jnp.mean(score) for score in realism(d, one)), jnp.zeros(()))
             return -scores / 2 - diversity * apart, changed

@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
-from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
 
 __all__ = ["CARD", "smi"]
 
@@ -91,10 +91,9 @@ def smi(
     if jitter < 0:
         raise ValueError(f"jitter: {jitter}; legal is 0 or more")
     shown = jax.eval_shape(lambda: view.apply(view.params, jnp.zeros(shape)).features)
-    if "attention" not in shown:
-        raise ValueError(f"oracle: it shows {', '.join(shown) or 'nothing'}; legal is a transformer with 'attention'")
-    patch = math.isqrt(shape[0] * shape[1] // shown["attention"].size)
-    grid, left = (shape[0] // patch, shape[1] // patch), [shown["attention"].size]
+    patches = shown_feature(shown, "attention").size
+    patch = math.isqrt(shape[0] * shape[1] // patches)
+    grid, left = (shape[0] // patch, shape[1] // patch), [patches]
     for share in shares:
         left.append(max(1, int(left[-1] * (1.0 - share))))
     adam, ranks, left = optax.adam(rate, *momentum), jnp.asarray(stops, jnp.int32), jnp.asarray(left)

@@ -227,7 +227,7 @@ def test_access_below_weights_is_refused():
         ({"trials": 0}, "trials: 0"),
         ({"norm": 3}, "norm: 3"),
         ({"decoder": "dot"}, "decoder: 'dot'"),
-        ({"layer": "hidden"}, "layer: 'hidden'; the target has embedding"),
+        ({"layer": "hidden"}, "layer: 'hidden'; the target shows embedding"),
     ],
 )
 def test_illegal_arguments_are_named(options, message):

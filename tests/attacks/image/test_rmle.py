@@ -46,7 +46,7 @@ def test_a_clients_part_answers_the_feature_at_every_access():
         np.testing.assert_allclose(smashed(access)[0], by_hand(IMAGES[0]), atol=1e-5)
     with pytest.raises(ThreatModelError):
         jax.grad(lambda x: jnp.sum(CLIENT.view(Access.SCORES).answer(KEY, x)))(IMAGES[0])
-    guarded = from_linen(Network(), VARIABLES, classes=2, defense=Defense(answer=lambda key, v: 2 * v))
+    guarded = from_linen(Network(), VARIABLES, classes=2, defense=Defense(send=lambda key, v: 2 * v))
     np.testing.assert_allclose(smashed(Access.SCORES, guarded.until("block")), 2 * smashed(), rtol=1e-5)
     with pytest.raises(ThreatModelError):
         from_linen(Network(), VARIABLES, classes=2, granted=Access.SCORES).until("block").view(Access.WEIGHTS)

@@ -141,8 +141,13 @@ def test_the_loss_falls_for_every_class():
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="it shows penultimate"):
-        smi(from_function(lambda p, x: Outputs(x, {"penultimate": x}), {}, classes=2).view(Access.WEIGHTS), SHAPE)
+    with pytest.raises(ValueError, match="feature: 'attention'; the target shows penultimate"):
+        smi(
+            from_function(lambda p, x: Outputs(x.reshape(1, -1)[:, :2], {"penultimate": x}), {}, classes=2).view(
+                Access.WEIGHTS
+            ),
+            SHAPE,
+        )
     for name, wrong in {"stops": (5, 4, 6, 7), "shares": (0.1,), "jitter": -1}.items():
         with pytest.raises(ValueError, match=name):
             smi(VIEW, SHAPE, **{name: wrong})

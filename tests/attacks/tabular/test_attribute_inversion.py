@@ -181,7 +181,7 @@ def test_host_tree_and_one_hot_agree_with_a_traced_target():
 
 def test_every_completion_gets_a_key_of_its_own():
     noise = Defense(answer=lambda key, answer: jax.random.dirichlet(key, jnp.ones_like(answer)))
-    defended = target_of(reveals(), defense=noise)
+    defended = target_of(reveals(), defense=noise, noise="fresh")
     cases = jax.tree.map(lambda leaf: np.repeat(leaf[:1], 2, axis=0), some_cases())
     posterior, _ = infer(defended, cases, Access.SCORES, weighting="confidence")
     assert not np.allclose(posterior[0], posterior[1])  # case ids differ

@@ -215,7 +215,7 @@ def test_access():
 
 def test_every_candidate_gets_a_key_of_its_own():
     noise = Defense(answer=lambda key, answer: answer - jax.random.exponential(key))
-    found = extract(markov(np.full((VOCABULARY, VOCABULARY), 1 / VOCABULARY), defense=noise), 2).output
+    found = extract(markov(np.full((VOCABULARY, VOCABULARY), 1 / VOCABULARY), defense=noise, noise="fresh"), 2).output
     assert len(np.unique(found.log_perplexity[0])) == 100
 
 
