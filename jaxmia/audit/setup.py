@@ -20,7 +20,7 @@ from jaxmia.core import Attack, Process, Scalar
 from jaxmia.data import minibatches, to_float
 from jaxmia.plan import Plan, check_plan
 from jaxmia.priors import Blocks, cut
-from jaxmia.sections import check_numbers, within
+from jaxmia.sections import Schema, Section, check_numbers, within
 from jaxmia.target import FirstLayers, Target, from_linen
 
 __all__ = ["SCHEMA", "assemble", "attacked", "check", "family", "inputs", "plan", "public_batches", "shown"]
@@ -60,23 +60,23 @@ def plan(
     return made
 
 
-SCHEMA: dict[str, Any] = {
-    "modality": (Literal["image"], "image"),
-    "data": DATA,
-    "seed": (int, 0),
-    "targets": zoo.TARGETS,
-    "evaluators": zoo.EVALUATORS,
-    "defenses": (defenses, None),
-    "prior": PRIORS,
-    "decoder": _decoder,
-    "networks": _networks,
-    "split": (str, "block1"),
-    "attacks": attacks,
-    "candidates": (int, 1),
-    "attacked_classes": (int, 0),
-    "public_batch": (int, 32),
-    "controls": (tuple[str, ...], ()),
-    "plan": plan,
+SCHEMA: Schema = {
+    "modality": Section(Literal["image"], "image"),
+    "data": Section(DATA),
+    "seed": Section(int, 0),
+    "targets": Section(zoo.TARGETS),
+    "evaluators": Section(zoo.EVALUATORS, role="judge"),
+    "defenses": Section(defenses, None),
+    "prior": Section(PRIORS, role="adversary", trained=True),
+    "decoder": Section(_decoder, role="adversary"),
+    "networks": Section(_networks, role="adversary"),
+    "split": Section(str, "block1", trained=False),
+    "attacks": Section(attacks, role="adversary"),
+    "candidates": Section(int, 1, role="adversary"),
+    "attacked_classes": Section(int, 0, role="adversary"),
+    "public_batch": Section(int, 32, role="adversary"),
+    "controls": Section(tuple[str, ...], ()),
+    "plan": Section(plan, role="speed"),
 }
 """Sections of an image audit. `candidates`: reconstructions per class. `attacked_classes`: so many, the first ones, are
 attacked; 0 for all. `public_batch`: public images in a minibatch of attacks that train on them. `controls`: names of

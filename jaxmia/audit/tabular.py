@@ -23,19 +23,19 @@ from jaxmia.engine import Plan, Status, run
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.metrics.ranking import auc_difference, auc_interval
 from jaxmia.oracle import Access
-from jaxmia.sections import check_numbers, within
+from jaxmia.sections import Schema, Section, check_numbers, within
 from jaxmia.target import Target, from_callable
 
 __all__ = ["SCHEMA", "audit", "check", "evaluate", "family", "train"]
 
 
-SCHEMA: dict[str, Any] = {
-    "modality": (Literal["tabular"], "tabular"),
-    "data": SURVEYS,
-    "seed": (int, 0),
-    "targets": TARGETS,
-    "attacks": attacks,
-    "controls": (tuple[str, ...], ()),
+SCHEMA: Schema = {
+    "modality": Section(Literal["tabular"], "tabular"),
+    "data": Section(SURVEYS),
+    "seed": Section(int, 0),
+    "targets": Section(TARGETS),
+    "attacks": Section(attacks, role="adversary"),
+    "controls": Section(tuple[str, ...], ()),
 }
 """Sections of a tabular audit. `controls`: names of targets that are trained once more on shuffled labels."""
 

@@ -63,6 +63,8 @@ A sweep's folder, of which `build_sweep` makes a page, holds run folders, each w
     sweep/
       results.csv          the rows of the runs' results.csv, led by `run` (name of the run folder), by `rung` where the
                            sweep halves, and by a column `sweep.<path>` for each swept path
+      sweep.json           object with "roles": object of swept path: "target" where a defender chooses the value,
+                           "adversary", "judge" or "speed" where it leaves the target as it is
       report.html          what `build_sweep` writes; where pyarrow is installed also results.parquet, typed
 """
 
