@@ -126,8 +126,9 @@ def test_a_training_has_all_that_its_cells_share(tmp_path, monkeypatch):
             assert files(training) == before
 
     monkeypatch.setitem(scenes.PRIORS, "mean", mean)
-    path = configured(tmp_path, prior="mean", attacks="image/mi_face", sweep={"decoder.width": [2, 4]})
-    sweeping.sweep(config.load(path, ["attacks.alpha=5"], image.SCHEMA), tmp_path / "sweep", "", train_first)
+    attack = {"name": "image/gmi", "steps": 2, "restarts": 1}
+    path = configured(tmp_path, prior="mean", attacks=attack, sweep={"decoder.width": [2, 4]})
+    sweeping.sweep(config.load(path, [], image.SCHEMA), tmp_path / "sweep", "", train_first)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +154,9 @@ def test_a_section_says_whose_it_is_and_whether_cells_train_by_it(modality, sect
 
 
 def test_a_sweep_of_the_adversarys_networks_is_of_one_target_trained_once(tmp_path):
-    path = configured(tmp_path, attacks="image/mi_face", sweep={"networks.width": [4, 8], "split": ["block1", "block2"]})
+    path = configured(
+        tmp_path, attacks="image/mi_face", sweep={"networks.width": [4, 8], "split": ["block1", "block2"]}
+    )
     out = tmp_path / "sweep"
     assert sweep(path, out) == 0
     assert len(list((out / "training").iterdir())) == 1
