@@ -58,8 +58,11 @@ def _classifiers(
     config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path
 ) -> tuple[Scene, list[Trained], list[Judge]]:
     scene = check(config)
+    for note in scene.notes:
+        print(f"jaxmia: {note}", file=sys.stderr)
     trained = classifiers.targets(config, training, scene)
     for run in runs:
+        files.amend_environment(run, warning=" ".join(scene.notes) or None)
         files.write_json(run / "targets.json", [one.record for one in trained])
     return scene, trained, _judges(config, runs, training, scene, trained)
 

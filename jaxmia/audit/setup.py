@@ -167,6 +167,8 @@ def check(config: dict[str, Any]) -> Scene:
             check_numbers(f"{name} ({section['name']}): ", section, least=1)
     jobs = classifiers.jobs(config)
     scene = DATA[config["data"]["name"]](**keywords(config["data"]))
+    if len(scene.names) < 2:
+        raise ValueError(f"data: {scene.names[0]} alone is private; legal is 2 or more, which an interval needs")
     labels, nowhere = scene.split.train.labels, pathlib.Path()
     if not 0 <= config["attacked_classes"] <= len(scene.names):
         legal = f"legal is 1 to the {len(scene.names)} private classes, or 0 for all"

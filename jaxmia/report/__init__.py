@@ -5,8 +5,8 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
     run/
       config.yaml          the resolved configuration, shown as it is
       environment.json     object of name: text, number or null. "command" is required: what was typed to make the run.
-                           "title" and "date" head the page where given. Everything else (jaxmia, python, jax, flax,
-                           device, cpus, seconds ...) is listed in its order.
+                           "title" and "date" head the page where given, and "warning", what a reader must know first.
+                           Everything else (jaxmia, python, jax, flax, device, cpus, seconds ...) is listed in its order.
       targets.json         list of objects, one per target model:
                              name             text, distinct
                              dataset          text

@@ -243,7 +243,9 @@ def test_what_the_adversary_sets_makes_no_other_defender(tmp_path):
 
 def test_a_sweep_that_does_not_say_whose_its_paths_are_is_refused(sweep):
     edit_json(sweep / "sweep.json", lambda table: table["roles"].update(seed="nobody"))
-    with pytest.raises(ValueError, match=r"sweep\.json: roles: seed is 'nobody'; legal is one of target, adversary, judge"):
+    with pytest.raises(
+        ValueError, match=r"sweep\.json: roles: seed is 'nobody'; legal is one of target, adversary, judge"
+    ):
         read_sweep(sweep)
     edit_json(sweep / "sweep.json", lambda table: table["roles"].pop("seed"))
     with pytest.raises(ValueError, match=r"sweep\.json: roles: seed is missing"):
