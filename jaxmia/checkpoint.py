@@ -25,7 +25,8 @@ __all__ = ["load_newest", "load_parts", "private_folder", "save", "save_part", "
 
 
 def private_folder(path: str | os.PathLike) -> pathlib.Path:
-    """Create `path` (0700; `~` is the home folder) and show that it can be written, before any work.
+    """Create `path` (0700; `~` is the home folder) and show that it can be written, before any
+    work.
 
     Raises:
       PermissionError: if it cannot be written; FileExistsError: if it is a file.

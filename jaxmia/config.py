@@ -41,10 +41,10 @@ def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Cal
       path: of the YAML file.
       overrides: `"attack.steps=100"`: a dotted path (numbers index lists) and a YAML value. `attack=image/gmi`
         replaces the whole section, `attack.name=image/gmi` only the name; `sweep.attack.rate=[1, 2]` sets a sweep.
-      schema: name to `Section`, whose holder is a registry with `names()` and `get(name)`, a mapping of names to
-        factories, one factory (then the section has no name), or a type (`int`, `tuple[int, ...]`) for a plain value.
-        A function is called with the overridden text and returns the schema, where what is written decides what is
-        legal.
+      schema: name to `Section`, whose holder is a registry with `names()` and `get(name)`, a
+        mapping of names to factories, one factory (then the section has no name), or a type (`int`,
+        `tuple[int, ...]`) for a plain value. A function is called with the overridden text and
+        returns the schema, where what is written decides what is legal.
 
     Returns:
       Without a sweep, every section resolved, defaults included. With one, the checked text with its overrides, for

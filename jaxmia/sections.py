@@ -22,13 +22,14 @@ class Section(NamedTuple):
     """What one section of a configuration may hold, and whose choice it is.
 
     Attributes:
-      holder: a registry, a mapping of names to factories, one factory, or a type (see `jaxmia.config.load`).
-      default: its value where it is not given; None is "no such section". Without a default it must be given, unless
-        it has one factory, whose own defaults then apply.
-      role: "target" for what a defender chooses, "adversary", "judge" for who measures, or "speed" for what changes
-        no result.
-      trained: whether what the cells of a sweep train together depends on it; None where its role says so: targets
-        and judges are trained.
+      holder: a registry, a mapping of names to factories, one factory, or a type (see
+        `jaxmia.config.load`).
+      default: its value where it is not given; None is "no such section". Without a default it must
+        be given, unless it has one factory, whose own defaults then apply.
+      role: "target" for what a defender chooses, "adversary", "judge" for who measures, or "speed"
+        for what changes no result.
+      trained: whether what the cells of a sweep train together depends on it; None where its role
+        says so: targets and judges are trained.
     """
 
     holder: Any

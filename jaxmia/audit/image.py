@@ -36,7 +36,8 @@ def train(
       training: where what is trained lies; None is `training` in the first run folder.
 
     Returns:
-      The data, the targets, the evaluators, and what attacks may ask for; where one asks for a prior, it is trained.
+      The data, the targets, the evaluators, and what attacks may ask for; where one asks for a
+      prior, it is trained.
 
     Raises:
       ValueError: for a configuration that contradicts itself, before long work.

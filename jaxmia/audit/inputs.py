@@ -1,4 +1,5 @@
-"""What an image audit supplies its attacks with: each input is made when an attack's signature asks for it, and once."""
+"""What an image audit supplies its attacks with: each input is made when an attack's signature asks
+for it, and once."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,8 @@ def decoder_width(*, width: int = 32) -> int:
 
 
 def networks(*, width: int = 64, surrogates: tuple[str, ...] = ("convnet", "resnet")) -> tuple[int, tuple[Any, ...]]:
-    """Of attacks that train some: channels next to the image, and the architectures of what imitates the target."""
+    """Of attacks that train some: channels next to the image, and the architectures of what
+    imitates the target."""
     if width < 1:
         raise ValueError(f"width: {width}; legal is 1 or more")
     unknown = ", ".join(name for name in surrogates if name not in zoo.TARGETS)
@@ -121,7 +123,8 @@ def _mask(given: Inputs) -> Bool[Array, "h w"]:
 
 
 def _embedding(given: Inputs, components: int = 50) -> Callable[[Any], Float[Array, " d"]]:
-    """`image -> [d]`: coordinates on the principal components of public images, in deviations (Turk & Pentland 1991).
+    """`image -> [d]`: coordinates on the principal components of public images, in deviations (Turk
+    & Pentland 1991).
 
     No evaluator's, and it knows no private person.
     """

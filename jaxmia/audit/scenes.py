@@ -27,7 +27,8 @@ class Scene(NamedTuple):
       name: of the data set, for pictures of the user's with the first digits of their manifest's digest.
       split: train, validation and locked test of the private classes, and public images of other classes.
       names: of the private classes.
-      faces: whether the pictures are known to be faces, so that the pretrained face embedding can judge.
+      faces: whether the pictures are known to be faces, so that the pretrained face embedding can
+        judge.
       notes: sentences on the data that a reader of the report must know.
     """
 
@@ -90,11 +91,12 @@ def folder(
     """A folder with one subfolder of pictures per person (FaceScrub and the like): the first `private` names in a
     seeded order (or the `most_frequent` ones) are private. Public are the others, or all pictures below `public_root`.
 
-    Of every picture the middle, `crop` pixels or as much as there is, is resized to `size`; both are the side of a square
-    or [height, width]. `channels` is 3 for color, 1 for gray. `broken` is the share of pictures that may be left out
-    because they cannot be read. `faces: true` says that these are faces, which the pretrained face embedding then judges
-    too. `validation` and `test` are shares of each private person's photos. A `manifest` file replaces this division;
-    `sha256` is the digest that either must have. `public_most` is the most public pictures.
+    Of every picture the middle, `crop` pixels or as much as there is, is resized to `size`; both
+    are the side of a square or [height, width]. `channels` is 3 for color, 1 for gray. `broken` is
+    the share of pictures that may be left out because they cannot be read. `faces: true` says that
+    these are faces, which the pretrained face embedding then judges too. `validation` and `test`
+    are shares of each private person's photos. A `manifest` file replaces this division; `sha256`
+    is the digest that either must have. `public_most` is the most public pictures.
     """
     from jaxmia.data import image_folder
 

@@ -92,7 +92,8 @@ def asked(config: dict[str, Any]) -> set[str]:
 def assemble(
     section: dict[str, Any], config: dict[str, Any], target: Target, module: Any, supplied: Mapping[str, Any]
 ) -> Attack:
-    """The attack of a section on a target, a Linen module, with those of the inputs `supplied` that it asks for."""
+    """The attack of a section on a target, a Linen module, with those of the inputs `supplied` that
+    it asks for."""
     method = attacks.get(section["name"])
     shows, more = shown(method.card.observes, target, config["split"]), {}
     if not {"client", "layers"}.isdisjoint(method.inputs):
@@ -115,7 +116,8 @@ def _client(shows: Target, module: Any, split: str, supplied: Mapping[str, Any])
 
 
 def _factory(section: dict[str, Any], supplied: Mapping[str, Any], more: dict[str, Any]) -> Callable[..., Attack]:
-    """`(oracle, ...) -> Attack`, all else bound; what a combinator builds on is made likewise. `more` goes first."""
+    """`(oracle, ...) -> Attack`, all else bound; what a combinator builds on is made likewise.
+    `more` goes first."""
     method, settings = attacks.get(section["name"]), keywords(section)
     if "base" in settings:
         more = {**more, "base": _factory(settings.pop("base"), supplied, more)}
@@ -168,7 +170,9 @@ def check(config: dict[str, Any]) -> Scene:
     jobs = classifiers.jobs(config)
     scene = DATA[config["data"]["name"]](**keywords(config["data"]))
     if len(scene.names) < 2:
-        raise ValueError(f"data: {scene.names[0]} alone is private; legal is 2 or more, which an interval needs")
+        raise ValueError(
+            f"data: {', '.join(scene.names)} alone is private; legal is 2 or more, which an interval needs"
+        )
     labels, nowhere = scene.split.train.labels, pathlib.Path()
     if not 0 <= config["attacked_classes"] <= len(scene.names):
         legal = f"legal is 1 to the {len(scene.names)} private classes, or 0 for all"

@@ -1,10 +1,10 @@
 """A sweep: every cell of a configuration audited in a run folder of its own, and one table and page of all.
 
 The sweep's folder holds `<first 12 digits of the cell's digest>/`, a run folder whose `done.json` is written last;
-`training/<digest>/`, what cells that train the same share; and in the end `sweep.json`, whose choice each swept path is,
-`results.csv`, the rows of all cells, led by the cell and by one column `sweep.<path>` for each swept path, and
-`report.html`. Cells of one family (equal but for numbers that their attacks take traced) are one task, whose attacks are
-one program each.
+`training/<digest>/`, what cells that train the same share; and in the end `sweep.json`, whose
+choice each swept path is, `results.csv`, the rows of all cells, led by the cell and by one column
+`sweep.<path>` for each swept path, and `report.html`. Cells of one family (equal but for numbers
+that their attacks take traced) are one task, whose attacks are one program each.
 """
 
 import csv

@@ -79,7 +79,8 @@ def family(config: dict[str, Any]) -> dict[str, Any]:
 def train(
     config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None
 ) -> tuple[Survey, Split, list[Trained]]:
-    """Train what is missing, in the folder `training` or that of the first run; write the records of the targets.
+    """Train what is missing, in the folder `training` or that of the first run; write the records
+    of the targets.
 
     Returns:
       The survey, its division and the targets.
@@ -162,7 +163,8 @@ def _baseline_cell(stage: Stage, target: str, name: str, posterior: np.ndarray) 
 
 
 def _labels(sections: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
-    """What the page calls each attack: its title and its settings that are words; its name too where these are alike."""
+    """What the page calls each attack: its title and its settings that are words; its name too
+    where these are alike."""
     labels = []
     for _, section in sections:
         words = [value for key, value in keywords(section).items() if isinstance(value, str) and key != "encoding"]
@@ -217,10 +219,12 @@ def _assemble(
     counts: Callable[[int], np.ndarray],
     confusion: np.ndarray,
 ) -> tuple[Attack, Access, dict[str, Any]]:
-    """The attack of a section, the access it takes and its settings; `counts` are those of an attribute's values.
+    """The attack of a section, the access it takes and its settings; `counts` are those of an
+    attribute's values.
 
-    An attack gets what its signature asks for: `columns`, `sensitive`, `marginals`, `confusion`, `unknown` and `encoding`
-    as in `attribute_inversion`. What it puts out is the posterior of the sensitive attribute, or has it as `posterior`.
+    An attack gets what its signature asks for: `columns`, `sensitive`, `marginals`, `confusion`,
+    `unknown` and `encoding` as in `attribute_inversion`. What it puts out is the posterior of the
+    sensitive attribute, or has it as `posterior`.
     """
     method = attacks.get(section["name"])
     shares = {j: counts(j) / counts(j).sum() for j in (survey.sensitive, *survey.unknown)}

@@ -43,7 +43,8 @@ def decode(
     crop: Extent | None = None,
     source_size: tuple[int, int] | None = None,
 ) -> UInt8[np.ndarray, "rows columns {channels}"]:
-    """Reads a picture, turns it upright, cuts its middle out and resizes it with antialiasing (triangle filter).
+    """Reads a picture, turns it upright, cuts its middle out and resizes it with antialiasing
+    (triangle filter).
 
     The EXIF rotation is applied. Grey, palette, CMYK and 16-bit grey pictures are converted; what is
     transparent becomes white. Of an animation the first frame is taken.
@@ -52,7 +53,8 @@ def decode(
       path: the file.
       size: rows and columns of the result.
       channels: 3 for RGB, 1 for grey.
-      crop: rows and columns of the middle in pixels of the file; default the most that has the proportions of `size`.
+      crop: rows and columns of the middle in pixels of the file; default the most that has the
+        proportions of `size`.
       source_size: (rows, columns) that the picture must have; default any.
 
     Raises:

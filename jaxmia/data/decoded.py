@@ -1,9 +1,10 @@
 """Pictures decoded once, then a memmap.
 
-The pixels go to `<cache>/decoded/<key>.npy` (uint8) beside `<key>.json`, which holds for every row the path
-and the label, the way of decoding, the sha256 of the listing (path, label, size and time of change of
-every file), and by row what is wrong with pictures that cannot be read, which have no pixels. The key is made of the way
-and the listing, so an edited collection or another size is decoded anew, and an unchanged one never is.
+The pixels go to `<cache>/decoded/<key>.npy` (uint8) beside `<key>.json`, which holds for every row
+the path and the label, the way of decoding, the sha256 of the listing (path, label, size and time
+of change of every file), and by row what is wrong with pictures that cannot be read, which have no
+pixels. The key is made of the way and the listing, so an edited collection or another size is
+decoded anew, and an unchanged one never is.
 """
 
 import hashlib
@@ -47,11 +48,13 @@ def decoded(
       names: of the classes.
       options: of `decode`, `size` and `channels` among them.
       cache: see `fetch`.
-      broken: share of pictures that may be left out because they cannot be read; None is none, and nobody can say more.
+      broken: share of pictures that may be left out because they cannot be read; None is none, and
+        nobody can say more.
       notes: the first of the result's.
 
     Raises:
-      ValueError: more pictures than may be left out cannot be read (all by name), or none of a class can.
+      ValueError: more pictures than may be left out cannot be read (all by name), or none of a
+        class can.
     """
     listing = hashlib.sha256()
     for path, label in zip(paths, labels, strict=True):
@@ -112,8 +115,8 @@ def _refuse_broken(words: Collection[str], total: int, broken: float | None) -> 
         return
     share = math.ceil(1000 * len(words) / total) / 1000
     way = "" if broken is None else f", or let a share of {share:g} be left out (`broken`)"
-    told = f"root: {len(words)} of {total} pictures cannot be read; mend or remove them{way}:"
-    raise ValueError("\n  ".join([told, *words]))
+    message = f"root: {len(words)} of {total} pictures cannot be read; mend or remove them{way}:"
+    raise ValueError("\n  ".join([message, *words]))
 
 
 def _without(pixels: pathlib.Path, rows: Sequence[int]) -> pathlib.Path:

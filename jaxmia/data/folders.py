@@ -36,23 +36,26 @@ def image_folder(
 ) -> Images:
     """Pictures in one folder per class (FaceScrub, your own): `root/<class>/**/<picture>`.
 
-    Classes are the folder names in sorted order, pictures are sorted by path. What is hidden, `__MACOSX` and files without
-    the suffix of a picture are passed over. Of every picture the middle is resized; see `decode`. Pictures that are left
-    out, and those in formats that are not read, are counted in the result's notes.
+    Classes are the folder names in sorted order, pictures are sorted by path. What is hidden,
+    `__MACOSX` and files without the suffix of a picture are passed over. Of every picture the
+    middle is resized; see `decode`. Pictures that are left out, and those in formats that are not
+    read, are counted in the result's notes.
 
     Args:
       root: the folder that holds the class folders.
       size: rows and columns of the result.
       channels: 3 for RGB, 1 for grey.
-      crop: rows and columns of the middle in pixels of the file; None takes the most that has the proportions of `size`.
-      broken: share of the pictures that may be left out because they cannot be read, at least 0 and below 1.
+      crop: rows and columns of the middle in pixels of the file; None takes the most that has the
+        proportions of `size`.
+      broken: share of the pictures that may be left out because they cannot be read, at least 0 and
+        below 1.
       cache: see `fetch`.
 
     Raises:
       FileNotFoundError: no such folder.
       PermissionError: a folder that cannot be read.
-      ValueError: no classes, class folders that are a division into training and test data, a class without pictures, or
-        more pictures than `broken` allows that cannot be read (all by name).
+      ValueError: no classes, class folders that are a division into training and test data, a class
+        without pictures, or more pictures than `broken` allows that cannot be read (all by name).
     """
     root = _folder(root)
     _check_shape(size, channels, crop)
@@ -90,8 +93,8 @@ def loose_pictures(
       root: the folder; what lies deeper counts, too.
       size: rows and columns of the result.
       channels: 3 for RGB, 1 for grey.
-      crop: rows and columns of the middle in pixels of the file; None takes the most that has the proportions of `size`.
-        GMI's descendants cut 88 of FFHQ's 128-pixel thumbnails.
+      crop: rows and columns of the middle in pixels of the file; None takes the most that has the
+        proportions of `size`. GMI's descendants cut 88 of FFHQ's 128-pixel thumbnails.
       broken: as in `image_folder`.
       most: so many of them, drawn by `seed`; None takes all.
       seed: of the choice.
@@ -182,7 +185,8 @@ def _inside(folder: pathlib.Path) -> list[str]:
 
 
 def _below(root: pathlib.Path, part: str) -> tuple[list[str], list[str]]:
-    """Pictures in a part of the folder, at any depth, sorted, as paths from the root; and those that are not read."""
+    """Pictures in a part of the folder, at any depth, sorted, as paths from the root; and those
+    that are not read."""
 
     def refuse(error: OSError) -> None:
         raise PermissionError(

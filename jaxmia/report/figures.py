@@ -232,7 +232,8 @@ def text_on(color: Any, theme: Theme) -> str:
 
 
 def twice(draw: Callable[[Theme], Figure], text: str) -> Drawing:
-    """What `draw` makes, for both themes; in further fonts where the usual one lacks glyphs that an installed one has."""
+    """What `draw` makes, for both themes; in further fonts where the usual one lacks glyphs that an
+    installed one has."""
     uris, families = [], [fonts.OWN]
     for theme in (_LIGHT, _DARK):
         uri, missing = _drawn(draw, theme, families)

@@ -14,7 +14,8 @@ OWN = "DejaVu Sans"
 
 @functools.cache
 def covering(characters: frozenset[str]) -> tuple[str, ...]:
-    """Names of installed fonts that together have as many of the characters as can be had; upright and regular first."""
+    """Names of installed fonts that together have as many of the characters as can be had; upright
+    and regular first."""
     families: list[str] = []
     left = set(map(ord, characters))
     for font in sorted(fontManager.ttflist, key=_rank):

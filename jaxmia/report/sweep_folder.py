@@ -14,7 +14,8 @@ from jaxmia.report.objects import existing, read_object
 __all__ = ["ROLES", "Setting", "Sweep", "number_in", "read_sweep"]
 
 ROLES = ("target", "adversary", "judge", "speed")
-"""Whose choice a section is: the defender's, the adversary's, of who measures, or of who runs it."""
+"""Whose choice a section is: the defender's, the adversary's, of who measures, or of who runs
+it."""
 _RUN = re.compile("[0-9a-f]{12}")
 _ENDS = ("value", "low", "high")
 _NEEDED = ("run", "cell", "state", "metric", *_ENDS)

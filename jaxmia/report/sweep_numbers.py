@@ -192,9 +192,10 @@ def ordered(values: Iterable[str]) -> tuple[list[str], list[float] | None]:
 def points(roles: Mapping[str, str], settings: Sequence[Setting]) -> list[Point]:
     """Every target in every setting of the defender, against the strongest attack of all that were run on it.
 
-    What is not in the role "target" leaves the target as it is: a defender does not choose among its values. Seeds
-    are pooled first; then the attack is chosen, among labels and settings of the adversary. A rung tells targets apart only
-    where their accuracy does, that is where the budget is theirs.
+    What is not in the role "target" leaves the target as it is: a defender does not choose among
+    its values. Seeds are pooled first; then the attack is chosen, among labels and settings of the
+    adversary. A rung tells targets apart only where their accuracy does, that is where the budget
+    is theirs.
     """
     finished = [setting for setting in settings if setting.run is not None]
     free = varying(roles, finished)

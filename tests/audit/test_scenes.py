@@ -1,4 +1,5 @@
-"""Data of image audits: who may be private, what is noticed in a folder of pictures, and what the report says of it."""
+"""Data of image audits: who may be private, what is noticed in a folder of pictures, and what the
+report says of it."""
 
 import json
 import os
@@ -25,7 +26,8 @@ def nowhere(tmp_path_factory):
 
 @pytest.fixture
 def people(tmp_path):
-    """Five people; at split_seed 0 with three private, p2, p3 and p4 are private, p0 and p1 public."""
+    """Five people; at split_seed 0 with three private, p2, p3 and p4 are private, p0 and p1
+    public."""
     write_people(tmp_path / "people")
     return tmp_path / "people"
 
@@ -91,7 +93,8 @@ def test_a_photo_on_both_sides_is_noted(people):
     shutil.copy(people / "p3" / "1.png", people / "p0" / "too.png")
     shutil.copy(people / "p1" / "1.png", people / "p0" / "public_twice.png")  # nobody's loss
     (note,) = scenes.folder(root=str(people), size=12, private=3).notes
-    assert note.startswith("Private pictures are public too") and "p2 as p1" in note and "p3 as p0" in note and "p4" not in note
+    assert note.startswith("Private pictures are public too")
+    assert "p2 as p1" in note and "p3 as p0" in note and "p4" not in note
 
 
 def test_what_was_left_out_heads_the_report(people, tmp_path, capsys):

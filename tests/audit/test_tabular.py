@@ -64,21 +64,23 @@ from jaxmia.core import Attack, Card
 from jaxmia.oracle import Access, lower
 from jaxmia.recipes import score
 
-CARD = Card("Majority", "", "", 2026, "tabular", access=Access.LABELS, recovers="", knows="", observes="record")
+CARD = Card("Majority", "", "", 2026, "tabular", Access.LABELS, "", "", "record")
 
 
 def majority(oracle, marginals, columns, *, scored: bool = False, rounds: int = 1):
     view = lower(oracle, Access.SCORES if scored else Access.LABELS, "tabular/majority")
 
     def guess(key, case):
-        return jnp.asarray(marginals, jnp.float32) + 0.0 * view.answer(key, jnp.zeros(sum(columns))).sum()
+        asked = view.answer(key, jnp.zeros(sum(columns)))
+        return jnp.asarray(marginals, jnp.float32) + 0.0 * asked.sum()
 
     return Attack(lambda fitted: score(guess))
 '''
 
 
 def test_a_second_attack_on_records_needs_no_line_of_the_audit(tmp_path, monkeypatch):
-    """Whatever its keywords, its access and its output; two that differ in numbers alone have labels of their own."""
+    """Whatever its keywords, its access and its output; two that differ in numbers alone have
+    labels of their own."""
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "majority.py").write_text(MAJORITY, encoding="utf-8")
     package = importlib.import_module("jaxmia.attacks.tabular")

@@ -225,7 +225,8 @@ def test_the_front_is_against_the_strongest_attack(pristine_sweep):
 
 
 def test_what_the_adversary_sets_makes_no_other_defender(tmp_path):
-    """Of networks that an attack trains, whatever they are called: one target at the higher risk."""
+    """Of networks that an attack trains, whatever they are called: one target at the higher
+    risk."""
 
     def fill(run, values):
         write_targets(run, {"mlp": (0.9, "")})
