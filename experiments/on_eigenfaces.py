@@ -75,14 +75,14 @@ def attacked(where: pathlib.Path, seed: int, name: str, settings: dict[str, Any]
     resolved = config.load(where / "config.yaml", [], image.SCHEMA)
     scene, trained, judges, inputs = image.train(resolved, [where])
     drawn = Drawn(inputs["prior"])
-    inputs |= {"generator": drawn, "conditional_generator": drawn}
+    supplied = {**inputs, "generator": drawn, "conditional_generator": drawn}
     section = next(section for section in resolved["attacks"] if section["name"] == f"image/{name}")
     section = section | {"dimensions": 100} | settings
     people, out = np.arange(len(scene.names), dtype=np.int32), {}
     for one in trained:
-        attack = setup.assemble(section, resolved, one.target, one.module, inputs)
+        attack = setup.assemble(section, resolved, one.target, one.module, supplied)
         attack = with_mean(attack) if name == "ked_mi" else attack
-        scenario = Scenario(one.target, people, public=setup.public_batches(resolved, scene))
+        scenario = Scenario(one.target, people, public=inputs.batches)
         output = run(attack, jax.random.key(seed), scenario, plan=Plan(progress=False)).output
         for kind, images in output.items() if isinstance(output, dict) else [("eigenfaces", output)]:
             _, per_case = judge_candidates(judges, np.asarray(images), people, np.zeros(len(people), bool))

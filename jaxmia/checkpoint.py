@@ -25,12 +25,13 @@ __all__ = ["load_newest", "load_parts", "private_folder", "save", "save_part", "
 
 
 def private_folder(path: str | os.PathLike) -> pathlib.Path:
-    """Create `path` (0700) and show that it can be written, before any work.
+    """Create `path` (0700; `~` is the home folder) and show that it can be written, before any
+    work.
 
     Raises:
       PermissionError: if it cannot be written; FileExistsError: if it is a file.
     """
-    path = pathlib.Path(path).absolute()
+    path = pathlib.Path(path).expanduser().absolute()
     if path.exists() and not path.is_dir():
         raise FileExistsError(f"run folder {path}: is a file; name a folder")
     try:

@@ -144,7 +144,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from jaxmia import config
     from jaxmia.audit import folder
 
-    run = pathlib.Path(options.run)
+    run = pathlib.Path(options.run).expanduser()
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder")
     for override in options.override:
@@ -165,11 +165,9 @@ def _report(options: argparse.Namespace) -> None:
 
     from jaxmia import report
 
-    of_sweep = (
-        not (pathlib.Path(options.run) / "config.yaml").exists()
-        and (pathlib.Path(options.run) / "results.csv").exists()
-    )
-    print(f"report: {(report.build_sweep if of_sweep else report.build)(options.run)}")
+    run = pathlib.Path(options.run).expanduser()
+    of_sweep = not (run / "config.yaml").exists() and (run / "results.csv").exists()
+    print(f"report: {(report.build_sweep if of_sweep else report.build)(run)}")
 
 
 def _list(options: argparse.Namespace) -> None:

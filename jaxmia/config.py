@@ -41,10 +41,10 @@ def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Cal
       path: of the YAML file.
       overrides: `"attack.steps=100"`: a dotted path (numbers index lists) and a YAML value. `attack=image/gmi`
         replaces the whole section, `attack.name=image/gmi` only the name; `sweep.attack.rate=[1, 2]` sets a sweep.
-      schema: section name to what it may hold: a registry with `names()` and `get(name)`, a mapping of names to
-        factories, one factory (then the section has no name), or a type (`int`, `tuple[int, ...]`) for a plain
-        value. All but a single factory must be given, unless written as `(holder, default)`. A function is called with
-        the overridden text and returns the schema, where what is written decides what is legal.
+      schema: name to `Section`, whose holder is a registry with `names()` and `get(name)`, a
+        mapping of names to factories, one factory (then the section has no name), or a type (`int`,
+        `tuple[int, ...]`) for a plain value. A function is called with the overridden text and
+        returns the schema, where what is written decides what is legal.
 
     Returns:
       Without a sweep, every section resolved, defaults included. With one, the checked text with its overrides, for
@@ -54,7 +54,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Cal
       FileNotFoundError: there is no such file.
       ValueError: with all errors at once, one dotted path per line.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     config, errors = _read(path), []
     overridden = [_override(config, text, errors) for text in overrides]
     sweep = config.get("sweep")

@@ -7,15 +7,42 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 
-__all__ = ["Config", "Schema", "check_numbers", "resolve", "section", "within"]
+__all__ = ["Config", "Schema", "Section", "check_numbers", "resolve", "section", "within"]
 
 Config = dict[str, Any]
-Schema = Mapping[str, Any]
 _PLAIN = (int, float, bool, str, types.NoneType)
+_REQUIRED: Any = object()
+
+
+class Section(NamedTuple):
+    """What one section of a configuration may hold, and whose choice it is.
+
+    Attributes:
+      holder: a registry, a mapping of names to factories, one factory, or a type (see
+        `jaxmia.config.load`).
+      default: its value where it is not given; None is "no such section". Without a default it must
+        be given, unless it has one factory, whose own defaults then apply.
+      role: "target" for what a defender chooses, "adversary", "judge" for who measures, or "speed"
+        for what changes no result.
+      trained: whether what the cells of a sweep train together depends on it; None where its role
+        says so: targets and judges are trained.
+    """
+
+    holder: Any
+    default: Any = _REQUIRED
+    role: Literal["target", "adversary", "judge", "speed"] = "target"
+    trained: bool | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        return self.role in ("target", "judge") if self.trained is None else self.trained
+
+
+Schema = Mapping[str, Section]
 
 
 @functools.cache
@@ -115,18 +142,17 @@ def resolve(config: Config, schema: Schema, errors: list[str]) -> Config:
         if name not in schema:
             errors.append(f"{name}: unknown section, {_near(name, list(schema))}")
     out = {}
-    for name, holder in schema.items():
-        holder, *default = holder if isinstance(holder, tuple) else (holder,)
+    for name, (holder, default, *_) in schema.items():
         if name in config:
             value = config[name]
-        elif default:
-            value = default[0]
+        elif default is not _REQUIRED:
+            value = default
         elif _is_single(holder):
             value = {}
         else:
             errors.append(f"{name}: missing, and it has no default")
             continue
-        if value is None and default == [None]:
+        if value is None and default is None:
             out[name] = None
         elif _readable(holder) is not None:
             out.update(_check(_model(name, {name: (holder, ...)}), "", {name: value}, {name: (holder, ...)}, errors))

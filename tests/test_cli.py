@@ -38,6 +38,8 @@ def audited(nowhere, tmp_path_factory):
     """The configuration and the run folder of `jaxmia train` and `jaxmia attack`."""
     folder = tmp_path_factory.mktemp("audited")
     path, run = write_config(folder, "controls: [softmax]\n"), folder / "run"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("private: 3}", "private: 3, faces: true}"), encoding="utf-8")
     assert cli.main(["train", str(path), "--out", str(run)]) == 0
     assert not (run / "cells").exists()
     assert cli.main(["attack", str(path), "--out", str(run)]) == 0

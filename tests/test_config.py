@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxmia import attacks, config
 from jaxmia.discovery import Method
+from jaxmia.sections import Section
 
 
 def descend(
@@ -45,11 +46,11 @@ REGISTRY = SimpleNamespace(
     get=lambda name: Method(name, None, METHODS[name]),  # type: ignore[arg-type]
 )
 SCHEMA = {
-    "attack": REGISTRY,
-    "defense": ({"round": search, "noise": descend}, None),
-    "target": train,
-    "seed": (int, 0),
-    "title": (str, ""),
+    "attack": Section(REGISTRY),
+    "defense": Section({"round": search, "noise": descend}, None),
+    "target": Section(train),
+    "seed": Section(int, 0),
+    "title": Section(str, ""),
 }
 
 
@@ -302,7 +303,7 @@ def test_merge_keys_still_work(tmp_path):
 def test_a_factory_default_against_its_own_annotation_is_told(tmp_path):
     def wrong(*, steps: int = "many"): ...  # type: ignore[assignment]
 
-    found = complaints(tmp_path, "only: {}", schema={"only": wrong})
+    found = complaints(tmp_path, "only: {}", schema={"only": Section(wrong)})
     assert found == ["only.steps: its default 'many' does not fit its own annotation"]
 
 

@@ -13,6 +13,7 @@ from jaxmia import config as configuration
 from jaxmia.audit import folder as files
 from jaxmia.audit import setup
 from jaxmia.audit.classifiers import Trained, keywords, listed
+from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.judge import Judge, judge_candidates
 from jaxmia.audit.scenes import Scene
 from jaxmia.core import Scenario
@@ -32,7 +33,7 @@ class Stage(NamedTuple):
     folder: pathlib.Path
     scene: Scene
     judges: list[Judge]
-    inputs: dict[str, Any]  # what attacks may ask for, by parameter name
+    inputs: Inputs  # what attacks may ask for, by parameter name
 
 
 def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, name: str) -> dict[pathlib.Path, str]:
@@ -56,7 +57,7 @@ def attack(stages: Sequence[Stage], one: Trained, served: Target, number: int, n
     started, key, plan = time.monotonic(), jax.random.key(config["seed"]), setup.plan(**config["plan"])
     title = f"{method.name} on {one.name}"
     if len(settings) == 1 or any(attack.train for attack in made.values()):
-        scenario = Scenario(one.target, cases, public=setup.public_batches(config, stage.scene))
+        scenario = Scenario(one.target, cases, public=stage.inputs.batches)
         owner = dict(zip(map(configuration.digest, sections), missing))
         results = {
             which: run(attack, key, scenario, plan=plan, folder=_cell(owner[which], one, name) / "work", title=title)

@@ -221,7 +221,8 @@ def _described(defended: dict[str, Any] | None, recipe: zoo.Recipe, images: int)
 
 
 def evaluators(config: dict[str, Any], training: pathlib.Path, scene: Scene) -> tuple[list[Judge], str | None]:
-    """The judges of a configuration: its evaluators, and for faces the pretrained embedding.
+    """The judges of a configuration: its evaluators, and where the data are known to be faces the
+    pretrained embedding.
 
     They share nothing with the targets but the private images: another seed, and another architecture where the
     configuration is well made. Where the embedding's weights cannot be had, the others judge without it, and why comes

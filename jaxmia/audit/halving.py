@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 from jaxmia import config
-from jaxmia.sections import resolve
+from jaxmia.sections import Section, resolve
 
 __all__ = ["Halving"]
 
@@ -45,7 +45,7 @@ class Halving(NamedTuple):
         if "halving" not in checked:
             return cls()
         errors: list[str] = []
-        found = cls(**resolve({"halving": checked["halving"]}, {"halving": cls}, errors)["halving"])
+        found = cls(**resolve({"halving": checked["halving"]}, {"halving": Section(cls)}, errors)["halving"])
         if errors:
             raise ValueError("\n  ".join(errors))
         rising = all(a < b for a, b in zip(found.budgets, found.budgets[1:]))

@@ -13,6 +13,7 @@ from jaxmia.audit import attacking, classifiers, setup
 from jaxmia.audit import folder as files
 from jaxmia.audit.attacking import Stage, finish
 from jaxmia.audit.classifiers import Trained, listed, named
+from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.judge import Judge
 from jaxmia.audit.scenes import Scene
 from jaxmia.audit.setup import SCHEMA, check, family
@@ -26,7 +27,7 @@ __all__ = ["SCHEMA", "audit", "check", "evaluate", "family", "train"]
 
 def train(
     config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None
-) -> tuple[Scene, list[Trained], list[Judge], dict[str, Any]]:
+) -> tuple[Scene, list[Trained], list[Judge], Inputs]:
     """Train what is missing, and write the records of targets and evaluators into the run folders.
 
     Args:
@@ -35,7 +36,8 @@ def train(
       training: where what is trained lies; None is `training` in the first run folder.
 
     Returns:
-      The data, the targets, the evaluators, and what attacks may ask for, the prior among it.
+      The data, the targets, the evaluators, and what attacks may ask for; where one asks for a
+      prior, it is trained.
 
     Raises:
       ValueError: for a configuration that contradicts itself, before long work.
@@ -47,15 +49,21 @@ def train(
     def fit_prior(process: Any, batches: Any, name: str) -> Any:
         return fit(process, jax.random.key(config["seed"]), batches, folder=training / name, title=name)[0]
 
-    return scene, trained, judges, setup.inputs(config, scene, fit_prior)
+    inputs = Inputs(config, scene, fit_prior)
+    if not {"prior", "blocks"}.isdisjoint(setup.asked(config)):
+        inputs["prior"]  # now: cells of a sweep wait for what they share
+    return scene, trained, judges, inputs
 
 
 def _classifiers(
     config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path
 ) -> tuple[Scene, list[Trained], list[Judge]]:
     scene = check(config)
+    for note in scene.notes:
+        print(f"jaxmia: {note}", file=sys.stderr)
     trained = classifiers.targets(config, training, scene)
     for run in runs:
+        files.amend_environment(run, warning=" ".join(scene.notes) or None)
         files.write_json(run / "targets.json", [one.record for one in trained])
     return scene, trained, _judges(config, runs, training, scene, trained)
 
@@ -171,7 +179,7 @@ def _baseline_cells(stages: Sequence[Stage], target: str) -> None:
     if not missing:
         return
     private, labels = to_float(stage.scene.split.train.images), stage.scene.split.train.labels
-    public = to_float(stage.scene.split.public.images)
+    public = stage.inputs.public
     flat, targets = public.reshape(len(public), -1), setup.attacked(stage.config, stage.scene)
     squares, nearest = np.sum(flat**2, 1), np.empty((len(targets), *public.shape[1:]), np.float32)
     for c in targets:

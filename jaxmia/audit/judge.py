@@ -125,7 +125,7 @@ def judge_candidates(
         per_case[f"feature_distance [{judge.name}]"] = np.where(
             usable, metrics.feature_distance(deep, private, judge.labels, targets), np.nan
         )
-        if usable.sum() >= 4:
+        if usable.sum() >= 4 and len(set(targets[usable].tolist())) >= 2:  # an interval is over classes
             own = np.isin(judge.labels, targets)  # what nobody was to recover is not missing
             private, groups = private[own], judge.labels[own]
             summary[f"frechet_distance [{judge.name}]"] = block_jackknife(

@@ -1,8 +1,9 @@
 """What an image audit runs on: data sets with their private and public split, and priors made from public images."""
 
 import functools
+import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import jax
@@ -26,13 +27,16 @@ class Scene(NamedTuple):
       name: of the data set, for pictures of the user's with the first digits of their manifest's digest.
       split: train, validation and locked test of the private classes, and public images of other classes.
       names: of the private classes.
-      faces: whether the pretrained face embedding can judge.
+      faces: whether the pictures are known to be faces, so that the pretrained face embedding can
+        judge.
+      notes: sentences on the data that a reader of the report must know.
     """
 
     name: str
     split: Split
     names: tuple[str, ...]
     faces: bool
+    notes: tuple[str, ...] = ()
 
 
 def orl(*, height: int = 56, width: int = 46, split_seed: int = 0) -> Scene:
@@ -68,8 +72,11 @@ def _at_most(images: Images, per_class: int, seed: int) -> Images:
 def folder(
     *,
     root: str = "",
-    size: int = 64,
-    crop: int | None = None,
+    size: int | tuple[int, int] = 64,
+    channels: Literal[1, 3] = 3,
+    crop: int | tuple[int, int] | None = None,
+    broken: float = 0.0,
+    faces: bool = False,
     private: int = 100,
     most_frequent: bool = False,
     validation: float = 0.1,
@@ -78,25 +85,25 @@ def folder(
     manifest: str = "",
     sha256: str = "",
     public_root: str = "",
-    public_crop: int | None = None,
+    public_crop: int | tuple[int, int] | None = None,
     public_most: int | None = None,
 ) -> Scene:
     """A folder with one subfolder of pictures per person (FaceScrub and the like): the first `private` names in a
     seeded order (or the `most_frequent` ones) are private. Public are the others, or all pictures below `public_root`.
 
-    Of every picture a centered square of `crop` pixels, else the largest one, is resized to `size`. `validation` and
-    `test` are shares of each private person's photos. A `manifest` file replaces this division; `sha256` is the digest
-    that either must have. `public_most` is the most public pictures.
+    Of every picture the middle, `crop` pixels or as much as there is, is resized to `size`; both
+    are the side of a square or [height, width]. `channels` is 3 for color, 1 for gray. `broken` is
+    the share of pictures that may be left out because they cannot be read. `faces: true` says that
+    these are faces, which the pretrained face embedding then judges too. `validation` and `test`
+    are shares of each private person's photos. A `manifest` file replaces this division; `sha256`
+    is the digest that either must have. `public_most` is the most public pictures.
     """
     from jaxmia.data import image_folder
 
-    if not root or not os.path.isdir(root):
-        raise FileNotFoundError(f"data.root: {root!r} is no folder; name one with a subfolder of pictures per person")
-    images = image_folder(root, size, crop=crop)
+    at = _existing("root", root, "a subfolder of pictures per person")
+    images = image_folder(at, size, channels=channels, crop=crop, broken=broken)
     order = np.random.default_rng(split_seed).permutation(len(images.names))
-    if not manifest and not 0 < private < len(order) + bool(public_root):
-        least = "" if public_root else ", some people must stay public"
-        raise ValueError(f"data.private: {private}; legal is 1 to {len(order) - (not public_root)}{least}")
+    _check_private(private, len(order), bool(public_root), manifest)
     chosen = [images.names[i] for i in order]
     if most_frequent:
         first = splits.most_frequent(images.labels, images.names, private)
@@ -105,8 +112,11 @@ def folder(
         images, f"folder:{os.path.basename(root)}", chosen[:private], chosen[private:],
         validation=validation, test=test, seed=split_seed, path=manifest, sha256=sha256,
     )  # fmt: skip
-    public = _public(public_root, size, public_crop, public_most, split_seed) if public_root else None
-    return _scene("folder", images, made, public, public_most, split_seed)
+    public = None
+    if public_root:
+        how = {"channels": channels, "broken": broken, "most": public_most, "seed": split_seed}
+        public = _public(public_root, size, crop=public_crop, **how)
+    return _scene("folder", images, made, public, public_most, split_seed, faces)
 
 
 def celeba(
@@ -130,18 +140,34 @@ def celeba(
     """
     from jaxmia.data import celeba as source
 
-    if not root or not os.path.isdir(root):
-        raise FileNotFoundError(f"data.root: {root!r} is no folder; name the one that holds identity_CelebA.txt")
-    images = source(root, size)
-    if not manifest and not 0 < private < len(images.names):
-        raise ValueError(f"data.private: {private}; legal is 1 to {len(images.names) - 1}")
+    images = source(_existing("root", root, "identity_CelebA.txt in it"), size)
+    _check_private(private, len(images.names), False, manifest)
     first = splits.most_frequent(images.labels, images.names, private)
     others = sorted(set(images.names) - set(first), key=int)
     made = _manifest(
         images, "celeba", first, others, validation=validation, test=test, seed=split_seed, path=manifest, sha256=sha256
     )
-    public = _public(public_root, size, public_crop, public_most, split_seed) if public_root else None
-    return _scene("celeba", images, made, public, public_most, split_seed)
+    public = None
+    if public_root:
+        public = _public(public_root, size, crop=public_crop, most=public_most, seed=split_seed)
+    return _scene("celeba", images, made, public, public_most, split_seed, faces=True)
+
+
+def _existing(key: str, folder: str, content: str) -> str:
+    """The folder that `data.<key>` names, with `~` written out."""
+    path = os.path.expanduser(folder)
+    if not folder or not os.path.isdir(path):
+        raise FileNotFoundError(f"data.{key}: {folder!r} is no folder; name one with {content}")
+    return path
+
+
+def _check_private(private: int, people: int, elsewhere: bool, manifest: str) -> None:
+    """At least two, which an interval over people needs; a manifest says itself who is private."""
+    most = people if elsewhere else people - 1
+    if not manifest and not 2 <= private <= most:
+        legal = f"2 to {most}" if most >= 2 else f"2 or more, and there are {people} people"
+        rest = "" if elsewhere else ", some people must stay public"
+        raise ValueError(f"data.private: {private}; legal is {legal}{rest}")
 
 
 def _manifest(
@@ -155,10 +181,11 @@ def _manifest(
     **shares: Any,
 ) -> Manifest:
     """The division of a file, else one made by shares and seed; either must have the digest, where one is given."""
-    if path and not os.path.isfile(path):
+    file = os.path.expanduser(path)
+    if path and not os.path.isfile(file):
         raise FileNotFoundError(f"data.manifest: {path!r} is no file; leave it out to divide by data.split_seed")
     made = (
-        Manifest.read(path)
+        Manifest.read(file)
         if path
         else splits.identity_manifest(
             images.labels, images.names, dataset=dataset, private=private, public=public, **shares
@@ -171,19 +198,24 @@ def _manifest(
     return made
 
 
-def _public(root: str, size: int, crop: int | None, most: int | None, seed: int) -> Images:
+def _public(root: str, size: Any, **how: Any) -> Images:
     from jaxmia.data.folders import loose_pictures
 
-    if not os.path.isdir(root):
-        raise FileNotFoundError(f"data.public_root: {root!r} is no folder; name one with public pictures below it")
-    return loose_pictures(root, size, crop=crop, most=most, seed=seed)
+    return loose_pictures(_existing("public_root", root, "public pictures below it"), size, **how)
 
 
 def _scene(
-    name: str, images: Images, manifest: Manifest, public: Images | None, public_most: int | None, seed: int
+    name: str,
+    images: Images,
+    manifest: Manifest,
+    public: Images | None,
+    public_most: int | None,
+    seed: int,
+    faces: bool,
 ) -> Scene:
     """The parts, named with the digest of their division."""
     parts = splits.split(images, manifest._replace(public=()) if public else manifest)
+    notes = images.notes + (public.notes if public else ())
     if public is None:
         public = parts.public
         if public_most is not None and public_most < len(public.labels):
@@ -194,7 +226,39 @@ def _scene(
     for part in ("train", "test"):
         if len(getattr(parts, part).labels) == 0:
             raise ValueError(f"data: the division leaves no pictures to {part}")
-    return Scene(f"{name} {manifest.digest[:12]}", parts._replace(public=public), manifest.private, True)
+    parts = parts._replace(public=public)
+    return Scene(f"{name} {manifest.digest[:12]}", parts, manifest.private, faces, notes + _on_both_sides(parts))
+
+
+def _on_both_sides(parts: Split) -> tuple[str, ...]:
+    """What to say of private pictures that are public as well, pixel for pixel at this size.
+
+    Raises:
+      ValueError: if all pictures of somebody private are: a folder was linked or copied.
+    """
+    public = {hashlib.sha256(image).digest(): label for image, label in zip(parts.public.images, parts.public.labels)}
+    found: dict[str, list[str]] = {}
+    for name, images in zip(parts.train.names, _by_class(parts)):
+        seen = [public.get(hashlib.sha256(image).digest()) for image in images]
+        others = sorted({parts.public.names[label] for label in seen if label is not None})
+        if None not in seen:
+            raise ValueError(
+                f"data: all {len(images)} pictures of {name}, who is private, are public too, as {', '.join(others)}; "
+                "remove that link or copy, since an adversary who has seen the private people proves nothing"
+            )
+        if others:
+            found[name] = others
+    if not found:
+        return ()
+    named = "; ".join(f"{name} as {', '.join(others)}" for name, others in list(found.items())[:5])
+    more = f" and {len(found) - 5} others" if len(found) > 5 else ""
+    return (f"Private pictures are public too, which makes attacks look stronger than they are: of {named}{more}.",)
+
+
+def _by_class(parts: Split) -> Iterator[np.ndarray]:
+    """All pictures of each private class, class by class."""
+    for c in range(len(parts.train.names)):
+        yield np.concatenate([part.images[part.labels == c] for part in (parts.train, parts.validation, parts.test)])
 
 
 DATA: dict[str, Callable[..., Scene]] = {"orl": orl, "mnist": mnist, "folder": folder, "celeba": celeba}
@@ -251,7 +315,7 @@ def stylegan2(
     from jaxmia.models.stylegan2 import Hidden, StyleGAN2
 
     del train
-    if not os.path.isfile(weights):
+    if not os.path.isfile(os.path.expanduser(weights)):
         raise FileNotFoundError(f"prior.weights: {weights!r} is no file; name a safetensors file of a StyleGAN2")
     height, width, channels = public.shape[1:]
     cut = resolution if crop is None else crop

@@ -4,45 +4,27 @@ import functools
 import inspect
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Int
 
 from jaxmia import attacks, defenses, models, zoo
 from jaxmia.audit import classifiers
 from jaxmia.audit.classifiers import keywords, listed
+from jaxmia.audit.inputs import INPUTS, Inputs, decoder_width, networks
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
 from jaxmia.core import Attack, Process, Scalar
-from jaxmia.data import minibatches, to_float
 from jaxmia.plan import Plan, check_plan
-from jaxmia.priors import cut
-from jaxmia.sections import check_numbers, within
+from jaxmia.sections import Schema, Section, check_numbers, within
 from jaxmia.target import FirstLayers, Target, from_linen
 
-__all__ = ["SCHEMA", "assemble", "attacked", "check", "family", "inputs", "plan", "public_batches", "shown"]
+__all__ = ["SCHEMA", "asked", "assemble", "attacked", "check", "family", "plan", "shown"]
 
 OBSERVED = ("label", "labels", "scores", "scores and explanation", "features", "masked images")
-
-
-def _decoder(*, width: int = 32) -> int:
-    """Channels before the last layer of the inversion decoder."""
-    if width < 1:
-        raise ValueError(f"width: {width}; legal is 1 or more")
-    return width
-
-
-def _networks(*, width: int = 64, surrogates: tuple[str, ...] = ("convnet", "resnet")) -> tuple[int, tuple[Any, ...]]:
-    """Of attacks that train some: channels next to the image, and the architectures of what imitates the target."""
-    if width < 1:
-        raise ValueError(f"width: {width}; legal is 1 or more")
-    unknown = ", ".join(name for name in surrogates if name not in zoo.TARGETS)
-    if unknown or not surrogates:
-        raise ValueError(f"surrogates: {unknown or 'none'}; legal is some of {', '.join(zoo.TARGETS)}")
-    return width, tuple(zoo.TARGETS[name]() for name in surrogates)
 
 
 def plan(
@@ -60,23 +42,23 @@ def plan(
     return made
 
 
-SCHEMA: dict[str, Any] = {
-    "modality": (Literal["image"], "image"),
-    "data": DATA,
-    "seed": (int, 0),
-    "targets": zoo.TARGETS,
-    "evaluators": zoo.EVALUATORS,
-    "defenses": (defenses, None),
-    "prior": PRIORS,
-    "decoder": _decoder,
-    "networks": _networks,
-    "split": (str, "block1"),
-    "attacks": attacks,
-    "candidates": (int, 1),
-    "attacked_classes": (int, 0),
-    "public_batch": (int, 32),
-    "controls": (tuple[str, ...], ()),
-    "plan": plan,
+SCHEMA: Schema = {
+    "modality": Section(Literal["image"], "image"),
+    "data": Section(DATA),
+    "seed": Section(int, 0),
+    "targets": Section(zoo.TARGETS),
+    "evaluators": Section(zoo.EVALUATORS, role="judge"),
+    "defenses": Section(defenses, None),
+    "prior": Section(PRIORS, None, role="adversary", trained=True),
+    "decoder": Section(decoder_width, role="adversary"),
+    "networks": Section(networks, role="adversary"),
+    "split": Section(str, "block1", trained=False),
+    "attacks": Section(attacks, role="adversary"),
+    "candidates": Section(int, 1, role="adversary"),
+    "attacked_classes": Section(int, 0, role="adversary"),
+    "public_batch": Section(int, 32, role="adversary"),
+    "controls": Section(tuple[str, ...], ()),
+    "plan": Section(plan, role="speed"),
 }
 """Sections of an image audit. `candidates`: reconstructions per class. `attacked_classes`: so many, the first ones, are
 attacked; 0 for all. `public_batch`: public images in a minibatch of attacks that train on them. `controls`: names of
@@ -97,75 +79,29 @@ def family(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "attacks": [blank(section) for section in listed(config["attacks"])]}
 
 
-def inputs(config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, str], Any]) -> dict[str, Any]:
-    """What attacks may ask for, by parameter name; `fit(process, batches, name)` trains a prior."""
-    public, classes = to_float(scene.split.public.images), len(scene.names)
-    shape = public.shape[1:]
-    with within("prior"):
-        prior = PRIORS[config["prior"]["name"]](public, fit, **keywords(config["prior"]))
-    with within("decoder"):
-        decoder = models.InversionDecoder(shape, width=_decoder(**config["decoder"]))
-    with within("networks"):
-        width, surrogates = _networks(**config["networks"])
-    height, breadth, channels = shape
-    hidden = np.zeros((height, breadth), bool)  # the middle half of rows and columns
-    hidden[height // 4 : height - height // 4, breadth // 4 : breadth - breadth // 4] = True
-    return {
-        "shape": shape,
-        "classes": classes,
-        "prior": prior,
-        "blocks": prior if prior.blocks else cut(prior),
-        "decoder": decoder,
-        "gallery": jnp.asarray(public),
-        "embedding": _eigenface_embedding(public),
-        "explained_decoder": models.ExplainedDecoder(shape, decoder.width),
-        "mask": jnp.asarray(hidden),
-        "inpainter": models.InpaintingGenerator(width),
-        "critic": models.WGANCritic(width),
-        "generator": models.DCGenerator(height, channels, width),
-        "discriminator": models.InversionDiscriminator(classes, width),
-        "conditional_generator": models.ConditionalGenerator(classes, height, channels, width),
-        "conditional_discriminator": models.ProjectionDiscriminator(classes, width),
-        "classifying_discriminator": models.ClassifyingDiscriminator(classes, width),
-        "denoiser": models.Denoiser(classes, width),
-        "surrogate": surrogates[0].module(classes, shape),
-        "surrogates": tuple(recipe.module(classes, shape) for recipe in surrogates),
-    }
-
-
-def _eigenface_embedding(public: Any, components: int = 50) -> Callable[[Any], Float[Array, " d"]]:
-    """`image -> [d]`: coordinates on the principal components of public images, in deviations (Turk & Pentland 1991).
-
-    No evaluator's, and it knows no private person.
-    """
-
-    @functools.cache
-    def components_of_some() -> tuple[np.ndarray, np.ndarray]:  # not before an attack asks
-        some = public[np.random.default_rng(0).permutation(len(public))[:1000]].reshape(-1, public[0].size)
-        center = some.mean(0)
-        _, sizes, axes = np.linalg.svd(some - center, full_matrices=False)
-        few = min(components, len(some) - 1, len(axes))
-        return axes[:few] * np.sqrt(len(some)) / (sizes[:few, None] + 1e-6), center
-
-    def embed(image: Any) -> Float[Array, " d"]:
-        scaled, center = components_of_some()
-        return jnp.asarray(scaled) @ (image.reshape(-1) - center)
-
-    return embed
+def asked(config: dict[str, Any]) -> set[str]:
+    """Names of the inputs that the attacks of a configuration ask for, and what they build on."""
+    names: set[str] = set()
+    for section in listed(config["attacks"]):
+        while section:
+            names |= set(attacks.get(section["name"]).inputs)
+            section = section.get("base")
+    return names
 
 
 def assemble(
-    section: dict[str, Any], config: dict[str, Any], target: Target, module: Any, supplied: dict[str, Any]
+    section: dict[str, Any], config: dict[str, Any], target: Target, module: Any, supplied: Mapping[str, Any]
 ) -> Attack:
-    """The attack of a section on a target, a Linen module, with those of the `inputs` that it asks for."""
+    """The attack of a section on a target, a Linen module, with those of the inputs `supplied` that
+    it asks for."""
     method = attacks.get(section["name"])
-    shows = shown(method.card.observes, target, config["split"])
+    shows, more = shown(method.card.observes, target, config["split"]), {}
     if not {"client", "layers"}.isdisjoint(method.inputs):
-        supplied = {**supplied, **_client(shows, module, config["split"], supplied)}
-    return _factory(section, supplied)(shows.view(method.card.access, method.name))
+        more = _client(shows, module, config["split"], supplied)
+    return _factory(section, supplied, more)(shows.view(method.card.access, method.name))
 
 
-def _client(shows: Target, module: Any, split: str, supplied: dict[str, Any]) -> dict[str, Any]:
+def _client(shows: Target, module: Any, split: str, supplied: Mapping[str, Any]) -> dict[str, Any]:
     """Of the client's part: its architecture, its blocks before what is sent, and decoders that undo one each."""
     prefix, number = re.fullmatch(r"(.*?)(\d*)", split).groups()  # type: ignore[union-attr]
     image = jnp.zeros(supplied["shape"])
@@ -179,15 +115,17 @@ def _client(shows: Target, module: Any, split: str, supplied: dict[str, Any]) ->
     return {"client": FirstLayers(module, split), "layers": layers, "inverses": inverses}
 
 
-def _factory(section: dict[str, Any], supplied: dict[str, Any]) -> Callable[..., Attack]:
-    """`(oracle, ...) -> Attack`, all else bound; what a combinator builds on is made likewise."""
+def _factory(section: dict[str, Any], supplied: Mapping[str, Any], more: dict[str, Any]) -> Callable[..., Attack]:
+    """`(oracle, ...) -> Attack`, all else bound; what a combinator builds on is made likewise.
+    `more` goes first."""
     method, settings = attacks.get(section["name"]), keywords(section)
     if "base" in settings:
-        supplied = {**supplied, "base": _factory(settings.pop("base"), supplied)}
-    wanted = {name: supplied.get(name) for name in method.inputs if name != "oracle"}
-    lacking = ", ".join(wanted.keys() - supplied.keys())
+        more = {**more, "base": _factory(settings.pop("base"), supplied, more)}
+    names = [name for name in method.inputs if name != "oracle"]
+    lacking = ", ".join(name for name in names if name not in more and name not in supplied)
     if lacking:
-        raise ValueError(f"{method.name}: needs {lacking}; an image audit supplies {', '.join(supplied)}")
+        raise ValueError(f"{method.name}: needs {lacking}; an image audit supplies {', '.join({**more, **INPUTS})}")
+    wanted = {name: more[name] if name in more else supplied[name] for name in names}
     return functools.partial(method.factory, **wanted, **settings)
 
 
@@ -201,12 +139,6 @@ def shown(observes: str, target: Target, split: str) -> Target:
 def attacked(config: dict[str, Any], scene: Scene) -> Int[np.ndarray, " n"]:
     """The classes that are attacked."""
     return np.arange(config["attacked_classes"] or len(scene.names), dtype=np.int32)
-
-
-def public_batches(config: dict[str, Any], scene: Scene) -> Callable[[int], Any]:
-    """Minibatches of public images, for the training stages of attacks."""
-    public = to_float(scene.split.public.images)
-    return minibatches({"x": public}, min(config["public_batch"], len(public)), config["seed"])
 
 
 def check(config: dict[str, Any]) -> Scene:
@@ -237,6 +169,10 @@ def check(config: dict[str, Any]) -> Scene:
             check_numbers(f"{name} ({section['name']}): ", section, least=1)
     jobs = classifiers.jobs(config)
     scene = DATA[config["data"]["name"]](**keywords(config["data"]))
+    if len(scene.names) < 2:
+        raise ValueError(
+            f"data: {', '.join(scene.names)} alone is private; legal is 2 or more, which an interval needs"
+        )
     labels, nowhere = scene.split.train.labels, pathlib.Path()
     if not 0 <= config["attacked_classes"] <= len(scene.names):
         legal = f"legal is 1 to the {len(scene.names)} private classes, or 0 for all"
@@ -253,14 +189,17 @@ def check(config: dict[str, Any]) -> Scene:
     for section in listed(config["evaluators"]):
         with within(f"evaluators ({section['name']})"):
             classifier(section, zoo.EVALUATORS, None)
-    supplied = inputs(config, scene, lambda process, batches, name: _blank(process, jax.random.key(0), batches)[0])
+    supplied = Inputs(config, scene, lambda process, batches, name: _blank(process, jax.random.key(0), batches)[0])
+    # What is written must be right, whether an attack asks for it or not.
+    for name in ("decoder", "surrogates", *(["prior"] if config["prior"] else [])):
+        supplied[name]
     module, variables = known[0]
-    target, batches = from_linen(module, variables, classes=len(scene.names)), public_batches(config, scene)
+    target = from_linen(module, variables, classes=len(scene.names))
     for section in listed(config["attacks"]):
         with within(f"attacks ({section['name']})"):
             attack, fitted = assemble(section, config, target, module, supplied), ()
             for stage in attack.train:
-                fitted += (_blank(stage(fitted), jax.random.key(0), batches)[0],)
+                fitted += (_blank(stage(fitted), jax.random.key(0), supplied.batches)[0],)
             steps = attack.solve(fitted).steps
             if steps < 0:
                 raise ValueError(f"steps: {steps}; legal is 0 or more")

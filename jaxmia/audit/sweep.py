@@ -1,9 +1,10 @@
 """A sweep: every cell of a configuration audited in a run folder of its own, and one table and page of all.
 
 The sweep's folder holds `<first 12 digits of the cell's digest>/`, a run folder whose `done.json` is written last;
-`training/<digest>/`, what cells that train the same share; and in the end `results.csv`, the rows of all cells, led by
-the cell and by one column `sweep.<path>` for each swept path, and `report.html`. Cells of one family (equal but for
-numbers that their attacks take traced) are one task, whose attacks are one program each.
+`training/<digest>/`, what cells that train the same share; and in the end `sweep.json`, whose
+choice each swept path is, `results.csv`, the rows of all cells, led by the cell and by one column
+`sweep.<path>` for each swept path, and `report.html`. Cells of one family (equal but for numbers
+that their attacks take traced) are one task, whose attacks are one program each.
 """
 
 import csv
@@ -24,9 +25,6 @@ from jaxmia.audit.halving import Halving
 from jaxmia.checkpoint import private_folder, write_atomically
 
 __all__ = ["Executor", "Task", "sweep", "train_for", "work_off"]
-
-# Sections that have no part in what cells share.
-APART = ("attacked_classes", "attacks", "candidates", "decoder", "plan", "public_batch")
 
 
 class Task(NamedTuple):
@@ -86,6 +84,8 @@ def sweep(
         failed |= _run({folders[i]: (cells[i], swept[i]) for i in alive}, where, command, executor or _here)
         entered += [(rung, swept[i], folders[i]) for i in alive]
         alive = halving.best([i for i in alive if files.is_done(folders[i])], folders)
+    roles = {path: module.SCHEMA[path.split(".", 1)[0]].role for path in swept[0]}
+    write_atomically(where / "sweep.json", (json.dumps({"roles": roles}, indent=1) + "\n").encode())
     table = where / "results.csv"
     write_atomically(table, _table(entered, len(rungs) > 1).encode())
     if len(failed) < len(entered):
@@ -111,8 +111,9 @@ def _run(
     tasks = []
     for family in families.values():
         cell = cells[family[0]][0]
-        apart = config.digest({name: value for name, value in cell.items() if name not in APART})
-        training = str(where / "training" / apart[:12])
+        schema = audit.module(cell).SCHEMA
+        shared = config.digest({name: value for name, value in cell.items() if schema[name].is_trained})
+        training = str(where / "training" / shared[:12])
         tasks.append(Task(training, tuple((cells[run][0], str(run)) for run in family), command))
     failed: dict[pathlib.Path, str] = {}
     total, began = len(cells), time.monotonic()

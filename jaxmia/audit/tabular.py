@@ -22,20 +22,20 @@ from jaxmia.core import Attack, Scenario
 from jaxmia.engine import Plan, Status, run
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.metrics.ranking import auc_difference, auc_interval
-from jaxmia.oracle import Access
-from jaxmia.sections import check_numbers, within
+from jaxmia.oracle import Access, ThreatModelError
+from jaxmia.sections import Schema, Section, check_numbers, within
 from jaxmia.target import Target, from_callable
 
 __all__ = ["SCHEMA", "audit", "check", "evaluate", "family", "train"]
 
 
-SCHEMA: dict[str, Any] = {
-    "modality": (Literal["tabular"], "tabular"),
-    "data": SURVEYS,
-    "seed": (int, 0),
-    "targets": TARGETS,
-    "attacks": attacks,
-    "controls": (tuple[str, ...], ()),
+SCHEMA: Schema = {
+    "modality": Section(Literal["tabular"], "tabular"),
+    "data": Section(SURVEYS),
+    "seed": Section(int, 0),
+    "targets": Section(TARGETS),
+    "attacks": Section(attacks, role="adversary"),
+    "controls": Section(tuple[str, ...], ()),
 }
 """Sections of a tabular audit. `controls`: names of targets that are trained once more on shuffled labels."""
 
@@ -78,8 +78,15 @@ def family(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def train(config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None) -> list[Trained]:
-    """Train what is missing, in the folder `training` or that of the first run; write the records of the targets."""
+def train(
+    config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None
+) -> tuple[Survey, Split, list[Trained]]:
+    """Train what is missing, in the folder `training` or that of the first run; write the records
+    of the targets.
+
+    Returns:
+      The survey, its division and the targets.
+    """
     survey = check(config)
     parts = split(survey, config["seed"])
     jobs = [(name, section, False) for name, section in named(listed(config["targets"]))]
@@ -91,7 +98,7 @@ def train(config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathli
         records.append(record)
     for folder in runs:
         files.write_json(folder / "targets.json", records)
-    return out
+    return survey, parts, out
 
 
 def audit(
@@ -105,28 +112,29 @@ def audit(
     """
     failed = {}
     for config, folder in members:
-        trained = train(config, [folder], training)
+        survey, parts, trained = train(config, [folder], training)
+        without = imputations(survey, parts, np.concatenate([parts.training, parts.held_out]))
         try:
-            _audit(config, folder, trained)
+            _audit(Stage(config, folder, survey, parts, without), trained)
         except FloatingPointError as error:
             failed[folder] = str(error)
     return failed
 
 
-def _audit(config: dict[str, Any], run_folder: pathlib.Path, trained: list[Trained]) -> None:
-    survey = check(config)
-    parts = split(survey, config["seed"])
-    without = imputations(survey, parts, np.concatenate([parts.training, parts.held_out]))
-    stage = Stage(config, run_folder, survey, parts, without)
-    cells = [(one, name, section) for one in trained for name, section in named(listed(config["attacks"]))]
-    folders = [run_folder / "cells" / f"{one.name}--{name}" for one, name, _ in cells]
-    for cell in folders:
+def _audit(stage: Stage, trained: list[Trained]) -> None:
+    sections = named(listed(stage.config["attacks"]))
+    cells = [
+        (stage.folder / "cells" / f"{victim.name}--{name}", victim, label, section)
+        for victim in trained
+        for label, (name, section) in zip(_labels(sections), sections)
+    ]
+    for cell, *_ in cells:
         cell.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, posterior in without.items():
+    for name, posterior in stage.without.items():
         _baseline_cell(stage, trained[0].name, name, posterior)
-    for cell, (one, name, section) in zip(folders, cells):
+    for cell, victim, label, section in cells:
         if not files.is_done(cell):
-            _attack_cell(stage, cell, one, name, section)
+            _attack_cell(stage, cell, victim, label, section)
 
 
 def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
@@ -156,13 +164,23 @@ def _baseline_cell(stage: Stage, target: str, name: str, posterior: np.ndarray) 
     _finish(stage, cell, record, posterior)
 
 
-def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, section: dict[str, Any]) -> None:
+def _labels(sections: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+    """What the page calls each attack: its title and its settings that are words; its name too
+    where these are alike."""
+    labels = []
+    for _, section in sections:
+        words = [value for key, value in keywords(section).items() if isinstance(value, str) and key != "encoding"]
+        labels.append(", ".join([attacks.get(section["name"]).card.title, *words]))
+    return [label if labels.count(label) == 1 else f"{label} ({name})" for label, (name, _) in zip(labels, sections)]
+
+
+def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, label: str, section: dict[str, Any]) -> None:
     """One attack on the training and the held-out records of one target."""
     survey, parts = stage.survey, stage.parts
     method = attacks.get(section["name"])
     victims = np.concatenate([parts.training, parts.held_out])
-    record = survey.codes[victims].copy()
-    record[:, [survey.sensitive, *survey.unknown]] = 0  # not the adversary's to see
+    codes = survey.codes[victims].copy()
+    codes[:, [survey.sensitive, *survey.unknown]] = 0  # not the adversary's to see
 
     def counts(j: int) -> np.ndarray:
         return np.bincount(survey.codes[parts.public, j], minlength=survey.columns[j])
@@ -173,17 +191,17 @@ def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, sect
     started = time.monotonic()
     result = run(
         attack, jax.random.key(stage.config["seed"]),
-        Scenario(one.target, {"record": record, "label": survey.labels[victims]}),
+        Scenario(one.target, {"record": codes, "label": survey.labels[victims]}),
         plan=Plan(chunk=512), folder=cell / "work", title=f"{section['name']} on {one.name}",
     )  # fmt: skip
     broken = int((result.status == Status.NONFINITE).sum())
     if broken:
         raise FloatingPointError(f"{section['name']} on {one.name}: {broken} cases went non-finite")
+    posterior = getattr(result.output, "posterior", result.output)
     queries = np.asarray(result.info.queries)
-    weighting = section["weighting"]
-    told = {
+    record = {
         "attack": section["name"],
-        "label": f"{method.card.title}, {weighting}" + (" on shuffled labels" if one.control else ""),
+        "label": label + (" on shuffled labels" if one.control else ""),
         "target": one.name,
         "control": one.control,
         "card": {**method.card._asdict(), "access": access.name},
@@ -192,7 +210,7 @@ def _attack_cell(stage: Stage, cell: pathlib.Path, one: Trained, name: str, sect
         "queries": {"mean": float(queries.mean()), "max": int(queries.max()), "training": 0},
         "status": {"RUNNING": survey.members},
     }
-    _finish(stage, cell, told, np.asarray(result.output.posterior[:, 1], np.float64))
+    _finish(stage, cell, record, np.asarray(posterior[:, 1], np.float64))
 
 
 def _assemble(
@@ -203,16 +221,37 @@ def _assemble(
     counts: Callable[[int], np.ndarray],
     confusion: np.ndarray,
 ) -> tuple[Attack, Access, dict[str, Any]]:
-    """The attack of a section, the access it takes and its settings; `counts` are those of an attribute's values."""
+    """The attack of a section, the access it takes and its settings; `counts` are those of an
+    attribute's values.
+
+    An attack gets what its signature asks for: `columns`, `sensitive`, `marginals`, `confusion`,
+    `unknown` and `encoding` as in `attribute_inversion`. What it puts out is the posterior of the
+    sensitive attribute, or has it as `posterior`.
+    """
     method = attacks.get(section["name"])
-    access = Access.SCORES if section["weighting"] == "confidence" else Access.LABELS
-    settings = {**keywords(section), "encoding": encoding}
     shares = {j: counts(j) / counts(j).sum() for j in (survey.sensitive, *survey.unknown)}
-    attack = method.factory(
-        target.view(access, method.name), survey.columns, survey.sensitive, shares[survey.sensitive], confusion,
-        unknown={j: shares[j].tolist() for j in survey.unknown}, **settings,
-    )  # fmt: skip
-    return attack, access, settings
+    supplied = {
+        "columns": survey.columns,
+        "sensitive": survey.sensitive,
+        "marginals": shares[survey.sensitive],
+        "confusion": confusion,
+        "unknown": {j: shares[j].tolist() for j in survey.unknown},
+        "encoding": encoding,
+    }
+    lacking = ", ".join(name for name in method.inputs if name not in ("oracle", *supplied))
+    if lacking:
+        raise ValueError(f"{method.name}: needs {lacking}; an audit of records supplies {', '.join(supplied)}")
+    asked = {name: value for name, value in supplied.items() if name in (*method.inputs, *method.hyperparameters)}
+    settings = {**keywords(section), **({"encoding": encoding} if "encoding" in asked else {})}
+    access = Access(method.card.access)
+    while True:  # the card says the least access, settings may want more
+        try:
+            oracle = target.view(access, method.name)
+            return method.factory(oracle, **{**asked, **settings}), access, settings
+        except ThreatModelError:
+            if access >= target.granted:
+                raise
+            access = Access(access + 1)
 
 
 def _finish(stage: Stage, cell: pathlib.Path, record: dict[str, Any], posterior: np.ndarray) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-__all__ = ["MAX_PIXELS", "decode", "pillow"]
+__all__ = ["MAX_PIXELS", "Extent", "decode", "pair", "pillow"]
+
+Extent = int | tuple[int, int]
+"""Rows and columns in pixels, one number for a square."""
 
 MAX_PIXELS = 50_000_000
 """Pictures with more pixels are refused before they are decompressed."""
@@ -23,15 +26,25 @@ def pillow() -> ModuleType:
     return Image
 
 
+def pair(extent: Extent) -> tuple[int, int]:
+    """Rows and columns.
+
+    >>> pair(8), pair((4, 6))
+    ((8, 8), (4, 6))
+    """
+    return (extent, extent) if isinstance(extent, int) else (extent[0], extent[1])
+
+
 def decode(
     path: str | os.PathLike[str],
-    size: int,
+    size: Extent,
     *,
     channels: int = 3,
-    crop: int | None = None,
+    crop: Extent | None = None,
     source_size: tuple[int, int] | None = None,
-) -> UInt8[np.ndarray, "{size} {size} {channels}"]:
-    """Reads a picture, turns it upright, cuts a centered square and resizes it with antialiasing (triangle filter).
+) -> UInt8[np.ndarray, "rows columns {channels}"]:
+    """Reads a picture, turns it upright, cuts its middle out and resizes it with antialiasing
+    (triangle filter).
 
     The EXIF rotation is applied. Grey, palette, CMYK and 16-bit grey pictures are converted; what is
     transparent becomes white. Of an animation the first frame is taken.
@@ -40,7 +53,8 @@ def decode(
       path: the file.
       size: rows and columns of the result.
       channels: 3 for RGB, 1 for grey.
-      crop: side of the square in pixels of the file; default the largest one.
+      crop: rows and columns of the middle in pixels of the file; default the most that has the
+        proportions of `size`.
       source_size: (rows, columns) that the picture must have; default any.
 
     Raises:
@@ -61,12 +75,13 @@ def decode(
             raise ValueError(
                 f"has {rows}x{columns} pixels (rows x columns), must have {source_size[0]}x{source_size[1]}"
             )
-        side = min(rows, columns) if crop is None else crop
-        if side > min(rows, columns):
-            raise ValueError(f"has {rows}x{columns} pixels, too few for a crop of {side}")
-        left, top = (columns - side) // 2, (rows - side) // 2
-        square = upright.crop((left, top, left + side, top + side))
-        square = _plain(square, "RGB" if channels == 3 else "L")
+        height, width = _most(rows, columns, *pair(size)) if crop is None else pair(crop)
+        if height > rows or width > columns:
+            wanted = height if height == width else f"{height}x{width}"
+            raise ValueError(f"has {rows}x{columns} pixels, too few for a crop of {wanted}")
+        left, top = (columns - width) // 2, (rows - height) // 2
+        middle = upright.crop((left, top, left + width, top + height))
+        middle = _plain(middle, "RGB" if channels == 3 else "L")
     except (FileNotFoundError, PermissionError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -74,8 +89,15 @@ def decode(
     # Pillow reports damage by any of these, depending on the format.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.error) as error:
         raise ValueError(f"picture {os.fspath(path)}: {error}") from error
-    pixels = np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
-    return pixels.reshape(size, size, channels)
+    rows, columns = pair(size)
+    return np.asarray(middle.resize((columns, rows), Image.Resampling.BILINEAR)).reshape(rows, columns, channels)
+
+
+def _most(rows: int, columns: int, height: int, width: int) -> tuple[int, int]:
+    """The largest window of the proportions height : width."""
+    if rows * width <= columns * height:
+        return rows, max(1, rows * width // height)
+    return max(1, columns * height // width), columns
 
 
 def _plain(image: Any, mode: str) -> Any:

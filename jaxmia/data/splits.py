@@ -52,7 +52,7 @@ class Manifest(NamedTuple):
     def write(self, path: StrPath) -> None:
         """Writes the manifest and its digest as JSON; all or nothing. ValueError if it contradicts itself."""
         _check(self)
-        path = pathlib.Path(path)
+        path = pathlib.Path(path).expanduser()
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         temporary.write_text(json.dumps({**self._asdict(), "digest": self.digest}) + "\n", "utf-8")
         os.replace(temporary, path)
@@ -61,7 +61,7 @@ class Manifest(NamedTuple):
     def read(cls, path: StrPath) -> "Manifest":
         """Reads what `write` wrote; ValueError if fields are wrong, it was edited, or it contradicts itself."""
         try:
-            fields = json.loads(pathlib.Path(path).read_text("utf-8"))
+            fields = json.loads(pathlib.Path(path).expanduser().read_text("utf-8"))
         except json.JSONDecodeError as error:
             raise ValueError(f"manifest {os.fspath(path)}: is not JSON ({error})") from error
         expected = {*cls._fields, "digest"}

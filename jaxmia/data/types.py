@@ -15,11 +15,14 @@ class Images(NamedTuple):
       images: n pictures, 0-255, row 0 on top; 1 channel is grey, 3 are RGB. May be a read-only memmap.
       labels: the identity or class of every picture, an index into `names`.
       names: one name per identity or class.
+      notes: sentences on what was noticed while they were read, such as pictures that were left
+        out.
     """
 
     images: UInt8[np.ndarray, "n h w c"]
     labels: Int[np.ndarray, " n"]
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Column(NamedTuple):

@@ -126,7 +126,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
       ImportError: without the package safetensors.
       ValueError: for any other kind of file, none of which is opened.
     """
-    if Path(path).suffix != ".safetensors":
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors":
         raise ValueError(
             f"{path}: legal is a .safetensors file; the help of {__name__} shows how to convert a .pt file"
         )

@@ -5,8 +5,8 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
     run/
       config.yaml          the resolved configuration, shown as it is
       environment.json     object of name: text, number or null. "command" is required: what was typed to make the run.
-                           "title" and "date" head the page where given. Everything else (jaxmia, python, jax, flax,
-                           device, cpus, seconds ...) is listed in its order.
+                           "title" and "date" head the page where given, and "warning", what a reader must know first.
+                           Everything else (jaxmia, python, jax, flax, device, cpus, seconds ...) is listed in its order.
       targets.json         list of objects, one per target model:
                              name             text, distinct
                              dataset          text
@@ -64,6 +64,8 @@ A sweep's folder, of which `build_sweep` makes a page, holds run folders, each w
     sweep/
       results.csv          the rows of the runs' results.csv, led by `run` (name of the run folder), by `rung` where the
                            sweep halves, and by a column `sweep.<path>` for each swept path
+      sweep.json           object with "roles": object of swept path: "target" where a defender chooses the value,
+                           "adversary", "judge" or "speed" where it leaves the target as it is
       report.html          what `build_sweep` writes; where pyarrow is installed also results.parquet, typed
 """
 

@@ -3,6 +3,8 @@
 import base64
 import io
 import math
+import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from matplotlib import image as encoder
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 
+from jaxmia.report import fonts
 from jaxmia.report.folder import Measured
 from jaxmia.report.tables import value
 
@@ -64,7 +67,6 @@ _DARK = Theme(
 )  # fmt: skip
 _METADATA: Any = {"Software": None}  # no version: the same run gives the same bytes
 _STYLE: Any = {
-    "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.parse_math": False,
     "axes.spines.top": False,
@@ -230,15 +232,30 @@ def text_on(color: Any, theme: Theme) -> str:
 
 
 def twice(draw: Callable[[Theme], Figure], text: str) -> Drawing:
-    """What `draw` makes, for both themes."""
-    uris = []
+    """What `draw` makes, for both themes; in further fonts where the usual one lacks glyphs that an
+    installed one has."""
+    uris, families = [], [fonts.OWN]
     for theme in (_LIGHT, _DARK):
-        with matplotlib.rc_context(_STYLE):
-            buffer = io.BytesIO()
-            figure: Any = draw(theme)
-            figure.savefig(buffer, format="png", dpi=200, transparent=True, metadata=_METADATA)
-            uris.append(_uri(buffer))
+        uri, missing = _drawn(draw, theme, families)
+        if missing and (more := [name for name in fonts.covering(missing) if name not in families]):
+            families += more
+            uri, _ = _drawn(draw, theme, families)
+        uris.append(uri)
     return Drawing(uris[0], uris[1], text)
+
+
+def _drawn(draw: Callable[[Theme], Figure], theme: Theme, families: list[str]) -> tuple[str, frozenset[str]]:
+    """The figure, and what it shows as boxes."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(record=True) as caught, matplotlib.rc_context({**_STYLE, "font.family": families}):
+        warnings.simplefilter("always")
+        figure: Any = draw(theme)
+        figure.savefig(buffer, format="png", dpi=200, transparent=True, metadata=_METADATA)
+    glyphs = [(warning, re.match(r"Glyph (\d+) ", str(warning.message))) for warning in caught]
+    for warning, glyph in glyphs:
+        if glyph is None:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return _uri(buffer), frozenset(chr(int(glyph[1])) for _, glyph in glyphs if glyph)
 
 
 def _uri(buffer: io.BytesIO) -> str:

@@ -28,7 +28,7 @@ def build(folder: str | os.PathLike) -> pathlib.Path:
       FileNotFoundError: the folder or a required file is missing.
       ValueError: a file is damaged or does not fit the others; the message names it.
     """
-    run = read(pathlib.Path(folder))
+    run = read(pathlib.Path(folder).expanduser())
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     text = environment.from_string(template.PARTS + template.PAGE).render(_content(run))
     write(run.folder / "results.csv", tables.results(run))
@@ -46,12 +46,14 @@ def write(path: pathlib.Path, text: str) -> None:
 def _content(run: Run) -> dict[str, Any]:
     environment = dict(run.environment)
     command = environment.pop("command")
+    warning = environment.pop("warning", None)
     title = environment.pop("title", None) or f"Model inversion audit: {run.folder.resolve().name}"
     methods = {m.method: m.confidence for cell in run.cells for m in cell.metrics.values()}
     return {
         "title": title,
         "style": Markup(template.STYLE),  # noqa: S704 (ours, without any value of the run)
         "summary": _summary(run),
+        "warnings": [warning] if warning else [],
         "verdicts": tables.verdicts(run),
         "unfinished": run.unfinished,
         "finished": len(run.cells),

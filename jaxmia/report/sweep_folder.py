@@ -9,10 +9,13 @@ import re
 from typing import NamedTuple
 
 from jaxmia.report.folder import Run, read
-from jaxmia.report.objects import existing
+from jaxmia.report.objects import existing, read_object
 
-__all__ = ["Setting", "Sweep", "number_in", "read_sweep"]
+__all__ = ["ROLES", "Setting", "Sweep", "number_in", "read_sweep"]
 
+ROLES = ("target", "adversary", "judge", "speed")
+"""Whose choice a section is: the defender's, the adversary's, of who measures, or of who runs
+it."""
 _RUN = re.compile("[0-9a-f]{12}")
 _ENDS = ("value", "low", "high")
 _NEEDED = ("run", "cell", "state", "metric", *_ENDS)
@@ -39,14 +42,14 @@ class Sweep(NamedTuple):
 
     Attributes:
       folder: where it is.
-      paths: what is swept, in the table's order.
+      paths: what is swept, in the table's order, with the role of its section: whose choice it is.
       settings: the cells, in the table's order; those that it lacks come last.
       left_out: finished run folders that the table does not have.
       header, rows: the table as text.
     """
 
     folder: pathlib.Path
-    paths: list[str]
+    paths: dict[str, str]
     settings: list[Setting]
     left_out: list[str]
     header: list[str]
@@ -90,8 +93,15 @@ def read_sweep(folder: pathlib.Path) -> Sweep:
         raise ValueError(f"{table}: holds no rows, but {folder / left_out[0]} is finished; sweep again to make it anew")
     settings = [_setting(table, folder / name, lines) for name, lines in by_run.items()]
     settings += [Setting(name, {}, None, None) for name in missing if name not in left_out]
-    paths = [name.removeprefix("sweep.") for name in header if name.startswith("sweep.")]
+    paths = _roles(folder / "sweep.json", [name.removeprefix("sweep.") for name in header if name.startswith("sweep.")])
     return Sweep(folder, paths, settings, left_out, header, rows)
+
+
+def _roles(path: pathlib.Path, swept: list[str]) -> dict[str, str]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: missing; sweep again to make it anew")
+    roles = read_object(path).inner("roles")
+    return {name: roles.one_of(name, ROLES) for name in swept}
 
 
 def _is_done(run: pathlib.Path) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxmia.report import tables
@@ -25,9 +25,6 @@ __all__ = [
     "student_quantile",
     "varying",
 ]
-
-_ADVERSARY = ("attacked_classes", "attacks", "prior", "decoder", "evaluators", "candidates", "plan", "public_batch")
-"""Sections of a configuration that leave the target as it is: a defender does not choose among their settings."""
 
 
 class Entry(NamedTuple):
@@ -192,17 +189,19 @@ def ordered(values: Iterable[str]) -> tuple[list[str], list[float] | None]:
     return distinct, [numbers[text] for text in distinct]
 
 
-def points(paths: Sequence[str], settings: Sequence[Setting]) -> list[Point]:
+def points(roles: Mapping[str, str], settings: Sequence[Setting]) -> list[Point]:
     """Every target in every setting of the defender, against the strongest attack of all that were run on it.
 
-    Seeds are pooled first; then the attack is chosen, among labels and settings of the adversary. A rung tells targets
-    apart only where their accuracy does, that is where the budget is theirs.
+    What is not in the role "target" leaves the target as it is: a defender does not choose among
+    its values. Seeds are pooled first; then the attack is chosen, among labels and settings of the
+    adversary. A rung tells targets apart only where their accuracy does, that is where the budget
+    is theirs.
     """
     finished = [setting for setting in settings if setting.run is not None]
-    free = varying(paths, finished)
-    defender = [path for path in free if path.split(".", 1)[0] not in _ADVERSARY]
+    free = varying(roles, finished)
+    defender = [path for path in free if roles[path] == "target"]
     adversary = [path for path in free if path not in defender]
-    by_rung = _rungs_differ([path for path in paths if path.split(".", 1)[0] not in _ADVERSARY], finished)
+    by_rung = _rungs_differ([path for path, role in roles.items() if role == "target"], finished)
     rows: dict[tuple, list[Entry]] = {}
     for entry in entries(finished):
         if not entry.cell.control:

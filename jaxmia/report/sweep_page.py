@@ -21,7 +21,14 @@ from jaxmia.report.sweep_template import SWEEP_PAGE
 
 __all__ = ["build_sweep"]
 
-_OF_A_RUN = ("command", "title", "date", "seconds", "evaluated")  # in environment.json, and not the machine's
+_OF_A_RUN = (
+    "command",
+    "title",
+    "date",
+    "seconds",
+    "evaluated",
+    "warning",
+)  # in environment.json, and not the machine's
 
 
 def build_sweep(folder: str | os.PathLike) -> pathlib.Path:
@@ -38,7 +45,7 @@ def build_sweep(folder: str | os.PathLike) -> pathlib.Path:
       FileNotFoundError: the folder or a required file is missing.
       ValueError: a file is damaged or does not fit the others; the message names it.
     """
-    sweep = read_sweep(pathlib.Path(folder))
+    sweep = read_sweep(pathlib.Path(folder).expanduser())
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     text = environment.from_string(template.PARTS + SWEEP_PAGE).render(_content(sweep))
     write_parquet(sweep.folder / "results.parquet", sweep.header, sweep.rows)
@@ -58,6 +65,7 @@ def _content(sweep: Sweep) -> dict[str, Any]:
         "title": f"Model inversion sweep: {sweep.folder.resolve().name}",
         "style": Markup(template.STYLE),  # noqa: S704 (ours, without any value of the sweep)
         "summary": _summary(sweep, cells),
+        "warnings": list(dict.fromkeys(text for run in runs if (text := run.environment.get("warning")))),
         "strongest": _strongest(sweep),
         "unfinished": [_titled(setting) for setting in sweep.settings if setting.run is None],
         "finished": len(runs),

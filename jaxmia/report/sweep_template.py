@@ -23,7 +23,7 @@ SWEEP_PAGE = """{%- macro named(values) %}{% for value in values %}<td>{{ value 
 {% else %}
 <p class="verdict">No cell has finished with a metric, so nothing can be said yet.</p>
 {% endfor %}
-{% if unfinished %}
+{{ warned(warnings) }}{% if unfinished %}
 <div class="warning" role="note"><p><strong>{{ unfinished|length }} of {{ unfinished|length + finished }} cells
 {{ "is" if unfinished|length == 1 else "are" }} unfinished</strong> and not in the numbers below:
 {% for name in unfinished %}<code>{{ name }}</code>{{ ", " if not loop.last else "." }}{% endfor %}</p></div>

@@ -116,6 +116,9 @@ PARTS = """{%- macro badge(control) %}{% if control %} <span class="badge">contr
 <td class="number">{{ row.mean }}{% if row.max %}<small>at most {{ row.max }}</small>{% endif %}{{ trained(row) }}</td></tr>
 {% endfor %}
 </tbody></table></div>{% endmacro %}
+{%- macro warned(warnings) %}{% for text in warnings %}
+<div class="warning" role="note"><p><strong>Beware:</strong> {{ text }}</p></div>
+{% endfor %}{% endmacro %}
 {%- macro head(title, style) %}<!doctype html>
 <html lang="en">
 <head>
@@ -142,7 +145,7 @@ PAGE = """{{ head(title, style) }}
 {% else %}
 <p class="verdict">No attack has finished with a metric, so nothing can be said yet.</p>
 {% endfor %}
-{% if unfinished %}
+{{ warned(warnings) }}{% if unfinished %}
 <div class="warning" role="note"><p><strong>{{ unfinished|length }} of {{ unfinished|length + finished }} cells
 {{ "is" if unfinished|length == 1 else "are" }} unfinished</strong> and not in the numbers below:
 {% for name in unfinished %}<code>{{ name }}</code>{{ ", " if not loop.last else "." }}{% endfor %}</p></div>

@@ -3,11 +3,15 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmia import cli, config
-from jaxmia.audit import classifiers, folder, image, setup
+from jaxmia.audit import classifiers, folder, image, inputs, scenes, setup
+from jaxmia.audit.inputs import INPUTS
+from jaxmia.core import Process, info
+from jaxmia.data import minibatches, to_float
 from tests.tiny import write_config
 
 ATTACKS = """attacks:
@@ -108,6 +112,75 @@ def test_explanations_blocks_and_masked_images_are_shown(tmp_path, monkeypatch):
     assert all(found.shape == pairs.shape == (3, 32, 32, 3) for found in images.values())
     hidden = np.any(images["secret_gen"] != pairs, (0, 3))
     assert hidden[8:24, 8:24].mean() > 0.9 and hidden.sum() == hidden[8:24, 8:24].sum()
+
+
+def counted(public, train, *, steps: int = 3):
+    """A prior that trains something."""
+    process = Process(lambda key, batch: jnp.zeros(()), lambda key, x, batch: (x, info(0.0)), lambda x: x, steps)
+    train(process, minibatches({"x": public}, 4, 0), "counted")
+    return scenes.eigenfaces(public, None, components=3)
+
+
+def made_with(folder, monkeypatch, attacks, prior="prior: counted"):
+    monkeypatch.setitem(scenes.PRIORS, "counted", counted)
+    path = written(folder, attacks)
+    path.write_text(path.read_text(encoding="utf-8").replace("prior: {name: eigenfaces, components: 3}", prior))
+    return config.load(path, [], image.SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("attack", "trained"),
+    [
+        ("image/mi_face", False),
+        ("{name: image/gmi, steps: 2, restarts: 1}", True),
+        ("{name: image/align_mi, neighbors: 2, base: {name: image/gmi, steps: 2, restarts: 1}}", True),
+        ("{name: image/ppa, steps: 2, pool: 3, starts: 2, views: 2}", True),
+    ],
+)
+def test_a_prior_is_trained_only_where_an_attack_asks_for_one(attack, trained, tmp_path, monkeypatch):
+    checked = made_with(tmp_path, monkeypatch, f"attacks: {attack}\n")
+    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
+    image.train(checked, [run])
+    assert (run / "training" / "counted").exists() == trained
+
+
+def test_a_prior_that_nobody_asks_for_may_be_left_out(tmp_path, monkeypatch):
+    checked = made_with(tmp_path, monkeypatch, "attacks: image/mi_face\n", prior="")
+    assert checked["prior"] is None and setup.check(checked).names
+    checked = made_with(tmp_path, monkeypatch, "attacks: [image/mi_face, image/gmi]\n", prior="")
+    with pytest.raises(ValueError, match=r"attacks \(image/gmi\): prior: missing, .* legal is one of eigenfaces, wgan"):
+        setup.check(checked)
+
+
+def test_each_input_is_made_when_asked_for_and_once(tmp_path, monkeypatch):
+    checked = made_with(tmp_path, monkeypatch, "attacks: image/mi_face\n", prior="")
+    scene, asked = setup.check(checked), []
+    for name, make in INPUTS.items():
+        monkeypatch.setitem(INPUTS, name, lambda given, name=name, make=make: asked.append(name) or make(given))
+    given = inputs.Inputs(checked, scene, lambda *_: pytest.fail("trained"))
+    assert asked == [] and "prior" in given and "proir" not in given and len(given) == len(INPUTS)
+    assert given["surrogate"] is given["surrogates"][0] and given["mask"] is given["mask"]
+    assert asked == ["surrogate", "surrogates", "mask"]
+
+
+def test_public_pictures_are_converted_once_for_all_attacks_and_targets(tmp_path, monkeypatch):
+    attacks = "attacks: [{name: image/tb_mia, steps: 2}, {name: image/gmi, steps: 2, restarts: 1}]\n"
+    more = "controls: [softmax]\npublic_batch: 5\n"
+    checked = made_with(tmp_path, monkeypatch, attacks + more, prior="prior: {name: eigenfaces, components: 3}")
+    public, whole = setup.check(checked).split.public.images, []
+
+    def watched(images):
+        whole.extend([1] if np.array_equal(images, public) else [])
+        return to_float(images)
+
+    monkeypatch.setattr(inputs, "to_float", watched)
+    monkeypatch.setattr(image, "to_float", watched)
+    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
+    assert image.audit([(checked, run)]) == {}
+    assert len(whole) == 2  # when all is put together on zeros, and when it is run
+    batch = inputs.Inputs(checked, setup.check(checked), lambda *_: None).batches(3)["x"]
+    expected = minibatches({"x": to_float(public)}, 5, checked["seed"])(3)["x"]
+    assert batch.dtype == np.float32 and np.array_equal(batch, expected)
 
 
 def test_a_control_starts_from_other_weights(tmp_path):

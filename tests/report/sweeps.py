@@ -78,6 +78,10 @@ def write_sweep(
     return folder
 
 
+def role_of(path: str) -> str:
+    return "adversary" if path.split(".")[0] in ("attacks", "networks", "prior") else "target"
+
+
 def write_table(folder: pathlib.Path, cells: list[Values]) -> None:
     """results.csv of the runs of these values; a value called `rung` is a column of its own."""
     rows = []
@@ -86,6 +90,8 @@ def write_table(folder: pathlib.Path, cells: list[Values]) -> None:
         lead = {"run": run, **{("" if name == "rung" else "sweep.") + name: str(x) for name, x in values.items()}}
         text = tables.results(run_folder.read(folder / run, arrays=False))
         rows += [{**lead, **row} for row in csv.DictReader(text.splitlines())]
+    roles = {path: role_of(path) for path in cells[0] if path != "rung"}
+    write_json(folder / "sweep.json", {"roles": roles})
     with (folder / "results.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()

@@ -2,12 +2,16 @@
 
 import base64
 import io
+import warnings
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import image as reader
+from matplotlib.font_manager import fontManager
 
-from jaxmia.report import figures, tables
+from jaxmia.report import figures, fonts, tables
 from jaxmia.report.folder import Measured
 
 
@@ -96,3 +100,49 @@ def test_pictures_are_stretched_to_full_contrast_and_flat_ones_left_alone():
     np.testing.assert_allclose(np.argsort(shown.ravel(), kind="stable"), np.argsort(faint.ravel(), kind="stable"))
     flat = np.full((4, 4, 3), 0.5)
     assert figures.stretched(flat) is flat
+
+
+def font_of(character, path):
+    """A font with one glyph, a square."""
+    pen = TTGlyphPen(None)
+    for number, corner in enumerate([(0, 0), (0, 800), (800, 800), (800, 0)]):
+        (pen.lineTo if number else pen.moveTo)(corner)
+    pen.closePath()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "square"])
+    builder.setupCharacterMap({ord(character): "square"})
+    builder.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 0)})
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(path)
+
+
+def test_names_in_any_script_are_drawn_without_a_warning(tmp_path, monkeypatch, recwarn):
+    """As boxes, or in a font that has them, where one is installed."""
+
+    def drawn():
+        fonts.covering.cache_clear()
+        return figures.heat_map(["\u674e, Zoë"], ["a", "\u674e"], np.array([[0.25, 1.0]]))
+
+    monkeypatch.setattr(fontManager, "ttflist", [font for font in fontManager.ttflist if font.name == fonts.OWN])
+    boxes, again = drawn(), drawn()
+    assert boxes.light == again.light and boxes.text == "\u674e, Zoë: 62 % on average"
+    font_of("\u674e", tmp_path / "squares.ttf")
+    fontManager.addfont(tmp_path / "squares.ttf")
+    assert fonts.covering.cache_clear() is None and fonts.covering(frozenset("\u674e\u3042")) == ("Squares",)
+    squares = drawn()
+    assert squares.light != boxes.light and squares.dark != boxes.dark
+    assert [str(warning.message) for warning in recwarn] == []
+    fonts.covering.cache_clear()
+
+
+def test_other_warnings_of_a_figure_are_passed_on():
+    def draw(theme):
+        warnings.warn("of something else", UserWarning, stacklevel=1)
+        return figures.Figure()
+
+    with pytest.warns(UserWarning, match="of something else"):
+        figures.twice(draw, "")

@@ -3,6 +3,7 @@
 import re
 import shutil
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from jaxmia.report import sweep_numbers as numbers
 from jaxmia.report import sweep_panels as panels
 from jaxmia.report.folder import Measured
 from jaxmia.report.parquet import typed, write_parquet
-from jaxmia.report.sweep_folder import number_in, read_sweep
+from jaxmia.report.sweep_folder import ROLES, number_in, read_sweep
+from jaxmia.sections import Section
 
 from .conftest import edit_json
 from .sweeps import DEFENDED, defended, part, run_of, write_cell, write_sweep, write_targets
@@ -220,6 +222,42 @@ def test_the_front_is_against_the_strongest_attack(pristine_sweep):
     merits = [(p.accuracy.measured.value, p.risk.measured.value) for p in points]
     for (x, y), on in zip(merits, numbers.on_front(points)):
         assert on == (not any(a >= x and b <= y and (a > x or b < y) for a, b in merits))
+
+
+def test_what_the_adversary_sets_makes_no_other_defender(tmp_path):
+    """Of networks that an attack trains, whatever they are called: one target at the higher
+    risk."""
+
+    def fill(run, values):
+        write_targets(run, {"mlp": (0.9, "")})
+        write_cell(run, "image/gmi", "mlp", {"accuracy": part(0.2 if values["networks.width"] == 16 else 0.8)})
+
+    sweep = read_sweep(write_sweep(tmp_path / "sweep", {"networks.width": [16, 64]}, fill))
+    (point,) = numbers.points(sweep.paths, sweep.settings)
+    assert point.risk.measured.value == 0.8 and point.values == {}
+    assert point.attack_values == {"networks.width": "64"}
+
+    edit_json(tmp_path / "sweep" / "sweep.json", lambda table: table["roles"].update({"networks.width": "target"}))
+    sweep = read_sweep(tmp_path / "sweep")
+    assert [point.risk.measured.value for point in numbers.points(sweep.paths, sweep.settings)] == [0.2, 0.8]
+
+
+def test_a_sweep_that_does_not_say_whose_its_paths_are_is_refused(sweep):
+    edit_json(sweep / "sweep.json", lambda table: table["roles"].update(seed="nobody"))
+    with pytest.raises(
+        ValueError, match=r"sweep\.json: roles: seed is 'nobody'; legal is one of target, adversary, judge"
+    ):
+        read_sweep(sweep)
+    edit_json(sweep / "sweep.json", lambda table: table["roles"].pop("seed"))
+    with pytest.raises(ValueError, match=r"sweep\.json: roles: seed is missing"):
+        read_sweep(sweep)
+    (sweep / "sweep.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"sweep\.json: missing; sweep again"):
+        read_sweep(sweep)
+
+
+def test_the_page_knows_the_roles_of_sections():
+    assert ROLES == get_args(Section.__annotations__["role"])
 
 
 def test_a_distance_is_safer_where_it_is_higher(tmp_path):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmia import from_linen
-from tests.contract.benches import Bench, image, linear
+from jaxmia.testing.benches import Bench, image, linear
 
 
 class Network(nn.Module):

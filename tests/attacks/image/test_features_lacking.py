@@ -10,7 +10,7 @@ from jaxmia import Access, Outputs, attacks, from_function, from_linen, models
 from jaxmia.attacks.image.deep_inversion import deep_inversion
 from jaxmia.attacks.image.gmi import gmi
 from jaxmia.priors import pixels
-from tests.contract.benches import networks
+from jaxmia.testing.benches import networks
 
 KEY, SHAPE, CLASSES = jax.random.key(0), (4, 4, 1), 3
 IMAGES = np.random.default_rng(0).random((6, *SHAPE)).astype(np.float32)
