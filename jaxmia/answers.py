@@ -98,7 +98,9 @@ def checked(
     """
     if answers == "anything":
         return apply
-    known = not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params))  # else there are no numbers to look at
+    known = not any(
+        isinstance(leaf, Tracer) for leaf in jax.tree.leaves(params)
+    )  # else there are no numbers to look at
     unseen = [True] if probe and known and answers == "logits" else []
 
     def answer(values: Any, x: Any) -> Outputs:

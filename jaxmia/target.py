@@ -1,6 +1,7 @@
 """The model under audit: it hands out oracles, and no attack is handed it. From Linen, NNX, a function, or the host."""
 
 import copy
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict, Unpack

@@ -200,10 +200,8 @@ def lokt(
 
         return conditional(image, loss, optax.adam(rate), dimensions=dimensions, steps=steps)
 
-      ValueError: for a gallery outside of [0, 1]; without surrogates that are needed, or for training that asks more
-        than the budget.
-    """
-    view: Labels = lower(oracle, CARD.access, "image/lokt")
-    check_images("gallery", gallery)
-    generator, critic = conditional_generator, classifying_discriminator
-    if not surrogates and not on_discriminator:
+    return Attack(
+        solve,
+        (acgan,) if on_discriminator else (acgan, label, *map(transfer, surrogates)),
+        observes=CARD.observes,
+    )
