@@ -16,13 +16,11 @@ from jaxmia.core import Card
 from jaxmia.oracle import Access, ThreatModelError
 from jaxmia.testing.trial import KEY, Trial
 
-__all__ = ["MEANING", "STRUCTURE", "primitives"]
+__all__ = ["MEANING", "STRUCTURE", "couplings"]
 
 MARGIN = 0.2  # by which the whole interval of the success must be above chance
-COUPLES = {  # primitives by which a case, or a run, could meet another
-    *("psum", "pmax", "pmin", "all_gather", "all_to_all", "ppermute", "reduce_scatter", "axis_index"),
-    *("custom_vmap_call", "io_callback", "debug_callback", "infeed", "outfeed"),
-}
+IMPURE = {"custom_vmap_call", "io_callback", "debug_callback", "infeed", "outfeed"}
+"""Primitives by which a case could meet another, or the world; so could a sum over a named axis."""
 
 
 def card_and_documentation(trial: Trial) -> None:
@@ -68,19 +66,23 @@ def a_pure_function_of_one_case(trial: Trial) -> None:
         jax.make_jaxpr(process.read)(state),
     ):
         assert not traced.effects, f"has effects: {traced.effects}"
-        found = COUPLES & primitives(traced.jaxpr)
+        found = couplings(traced.jaxpr)
         assert not found, f"couples cases by {', '.join(sorted(found))}"
 
 
-def primitives(jaxpr: Any) -> set[str]:
-    """Names of all primitives of a traced function, those of functions within it too."""
+def couplings(jaxpr: Any) -> set[str]:
+    """Names of the primitives in a traced function, and in functions within it, by which cases could meet."""
     found = set()
     for equation in jaxpr.eqns:
-        found.add(equation.primitive.name)
+        name = equation.primitive.name
+        axes = equation.params.get("axes", equation.params.get("axis_name", ()))
+        named = any(isinstance(axis, str) for axis in (axes if isinstance(axes, tuple) else (axes,)))
+        if name in IMPURE or named:  # a number stands for an axis of the case's own
+            found.add(name)
         for inner in jax.tree.leaves(equation.params, is_leaf=lambda leaf: hasattr(leaf, "eqns")):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
-                found |= primitives(inner)
+                found |= couplings(inner)
     return found
 
 

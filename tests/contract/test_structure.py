@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from jaxmia.testing.attacks import COUPLES, STRUCTURE, primitives
+from jaxmia.testing.attacks import STRUCTURE, couplings
 from jaxmia.testing.trial import Trial
 from tests.contract.methods import METHODS
 
@@ -22,5 +22,11 @@ def test_a_coupling_is_found_inside_a_loop():
     def coupled(x):
         return jax.lax.fori_loop(0, 3, lambda _, y: y - jax.lax.psum(y, "cases"), x)
 
-    traced = jax.make_jaxpr(coupled, axis_env=[("cases", 2)])(1.0)
-    assert COUPLES & primitives(traced.jaxpr)
+    assert couplings(jax.make_jaxpr(coupled, axis_env=[("cases", 2)])(1.0).jaxpr) == {"psum"}
+
+
+def test_a_sum_over_an_axis_of_the_case_is_no_coupling():
+    def alone(x):
+        return jax.vmap(lambda y: jax.lax.psum(y, "copies"), axis_name="copies")(x)
+
+    assert not couplings(jax.make_jaxpr(alone)(jax.numpy.ones(3)).jaxpr)
