@@ -1,12 +1,16 @@
 """Published PyTorch weights, read from safetensors files into variables of the modules here.
 
-Nothing is unpickled. Whoever has a PyTorch file and trusts it converts it once, in PyTorch, with one line:
+Nothing is unpickled. A PyTorch file is converted once, in PyTorch, which with `weights_only=True` reads tensors alone and
+runs no code of the file:
 
-    safetensors.torch.save_file({k: v.contiguous() for k, v in torch.load("a.pt")["state_dict"].items()}, "a.safetensors")
+    weights = torch.load("a.pt", map_location="cpu", weights_only=True)["state_dict"]
+    safetensors.torch.save_file({k: v.contiguous() for k, v in weights.items()}, "a.safetensors")
 
 where what stands in the brackets is the file's own: often "state_dict", "model_state_dict" or nothing. Weights in the
 "rosinality" layout keep the mean of w beside the generator: {**c["g_ema"], "latent_avg": c["latent_avg"]} with c the loaded
-file. Those in the "nvidia" layout are a pickled module, its `["G_ema"].state_dict()` is what to save. Then:
+file. Those in the "nvidia" layout are a pickled module, its `["G_ema"].state_dict()` is what to save: it cannot be read
+without running what the file says, so do that only with a file whose maker you trust, and apart from anything that matters.
+Then:
 
     variables = module.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     variables = published(variables, read("a.safetensors"), "face")

@@ -1,6 +1,7 @@
 """Published weights: answers against forward passes in NumPy over PyTorch's names and layouts, and every name."""
 
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
+from jaxmia.models import pretrained
 from jaxmia.models.face_networks import VGG16, ImageNetResNet, IRNetwork
 from jaxmia.models.pretrained import LAYOUTS, names, published, read
 from jaxmia.models.stylegan2 import StyleGAN2
@@ -247,3 +249,32 @@ def test_files(tmp_path):
         read(tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match="how to convert a .pt file"):
         read(tmp_path / "absent.pt")
+
+
+def conversion():
+    """What the module's docstring tells its readers to type into PyTorch."""
+    lines = [line.strip() for line in pretrained.__doc__.splitlines() if line.startswith("    ")]
+    return "\n".join(line for line in lines if "torch." in line)
+
+
+def test_the_conversion_that_is_shown_runs_no_code_of_the_file():
+    asked, saved = [], {}
+    tensor = types.SimpleNamespace(contiguous=lambda: np.ones(2, np.float32))
+
+    def load(path, **options):
+        asked.append(options)
+        return {"state_dict": {"fc.weight": tensor}}
+
+    save = types.SimpleNamespace(save_file=lambda tensors, path: saved.update(tensors))
+    exec(conversion(), {"torch": types.SimpleNamespace(load=load), "safetensors": types.SimpleNamespace(torch=save)})
+    assert len(asked) == 1 and asked[0]["weights_only"] is True
+    np.testing.assert_array_equal(saved["fc.weight"], [1.0, 1.0])
+
+
+def test_the_conversion_that_is_shown_is_what_is_read(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    safetensors = pytest.importorskip("safetensors.torch")
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {"fc.weight": torch.arange(6.0).reshape(2, 3).T}}, "a.pt")
+    exec(conversion(), {"torch": torch, "safetensors": types.SimpleNamespace(torch=safetensors)})
+    np.testing.assert_array_equal(read("a.safetensors")["fc.weight"], np.arange(6.0).reshape(2, 3).T)

@@ -16,10 +16,12 @@ What differs. The numbers are those of the released code (https://github.com/zai
 used. At a = 0 the smoothness of the paper is 0/0, and with the code's offset of 1e-3 in the degrees its slope keeps
 every pair at zero for good; so it starts after `smooth_after` = 50 of 100 steps, as in the code. Released behavior
 by keyword: `norm=2`, a Euclidean norm for the paper's sum; `decoder="cosine"`, max(0, cos(h_i, h_j)) for the sigmoid,
-which in float32 is 1 from 17 on and so ties the pairs it should rank; and `budget`, which the code sets to the true
-number of edges and the paper does not have: it leaks what the attack should find. The code never calls module 3,
-hence `edges=None`. It descends and measures on a tenth of the nodes: give the others a negative label. It decodes at
-the A before the last step, here it is the one after it.
+which in float32 is 1 from 17 on and so ties the pairs it should rank; and `budget`, which the paper does not have: it
+leaks what the attack should find. The code descends and measures on a tenth of the nodes (give the others a negative
+label) and sets the budget to the number of edges that the true density of the graph gives these nodes, though the pairs of
+all nodes are relaxed: on Cora, 5,278 edges among 2,708 nodes, of which 270 are attacked, 5,278 * (270 / 2,708)^2 = 52. All
+5,278 would never bind. The code never calls module 3, hence `edges=None`. It decodes at the A before the last step, here it
+is the one after it.
 """
 
 from typing import Any, NamedTuple

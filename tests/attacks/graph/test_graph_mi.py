@@ -5,6 +5,7 @@ no two nodes are alike: what the attack knows of the edges it has from the weigh
 """
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -246,3 +247,9 @@ def test_a_target_that_does_not_answer_for_every_node_is_refused():
     target = Target(lambda params, a: Outputs(a.sum(0)[:2] * params, {}), jnp.ones(()), classes=2)
     with pytest.raises(ValueError, match=r"oracle: answers \(2,\)"):
         graph_mi(target.view(Access.WEIGHTS), ONE_HOT, BLOCKS)
+
+
+def test_the_released_budget_is_said_to_be_that_of_the_attacked_nodes():
+    """int(density of the graph * pairs of the attacked nodes), for Cora and a tenth of its nodes."""
+    said = " ".join(importlib.import_module("jaxmia.attacks.graph.graph_mi").__doc__.split())
+    assert f"5,278 * (270 / 2,708)^2 = {int(5278 * (270 / 2708) ** 2)}" in said and "density" in said
