@@ -179,7 +179,8 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
             count = int(finished.sum()) - others
             note = f"{count}/{finished.size - others} cases"
             bar.update(count * max(steps, 1) + int(taken[~idle].sum()), note)
-        if journal is not None and time.monotonic() - saved >= plan.save_seconds:
+        due = time.monotonic() - saved >= plan.save_seconds
+        if shelf is not None and journal is not None and due:
             number = max(checkpoint.saved_steps(shelf), default=0) + 1
             checkpoint.save(shelf, number, slots, fingerprint=programs.fingerprint)
             journal.turn()
