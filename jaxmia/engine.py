@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmia import checkpoint
+from jaxmia.compiling import refuse_64_bit
 from jaxmia.core import Attack, Info, Process, Scenario
 from jaxmia.fitting import fit
 from jaxmia.parallel import (
@@ -84,8 +85,9 @@ def solve(
       title: shown by the progress bar.
 
     Raises:
-      ValueError: for zero cases, unequal leading axes, a bad plan, or a folder of another run.
+      ValueError: for zero cases, unequal leading axes, a bad plan, a folder of another run, or in JAX's 64-bit mode.
     """
+    refuse_64_bit()
     steps = process.steps if steps is None else steps
     if steps < 0:
         raise ValueError(f"steps: {steps}; legal is 0 or more")
@@ -246,6 +248,7 @@ def run(
     Arguments and errors are those of `fit` and `solve`; stage i keeps its checkpoints in `folder/stage-<i>`. Cases that
     are one integer each are class labels; one that the target does not have is a ValueError.
     """
+    refuse_64_bit()
     labels = scenario.cases
     if isinstance(labels, np.ndarray | jax.Array) and labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer):
         wrong = np.asarray(labels)[(labels < 0) | (labels >= scenario.target.classes)]

@@ -94,9 +94,9 @@ def folder(
         raise FileNotFoundError(f"data.root: {root!r} is no folder; name one with a subfolder of pictures per person")
     images = image_folder(root, size, crop=crop)
     order = np.random.default_rng(split_seed).permutation(len(images.names))
-    if not manifest and not 0 < private < len(order) + bool(public_root):
+    if not manifest and not 1 < private < len(order) + bool(public_root):
         least = "" if public_root else ", some people must stay public"
-        raise ValueError(f"data.private: {private}; legal is 1 to {len(order) - (not public_root)}{least}")
+        raise ValueError(f"data.private: {private}; legal is 2 to {len(order) - (not public_root)}{least}")
     chosen = [images.names[i] for i in order]
     if most_frequent:
         first = splits.most_frequent(images.labels, images.names, private)
@@ -133,8 +133,8 @@ def celeba(
     if not root or not os.path.isdir(root):
         raise FileNotFoundError(f"data.root: {root!r} is no folder; name the one that holds identity_CelebA.txt")
     images = source(root, size)
-    if not manifest and not 0 < private < len(images.names):
-        raise ValueError(f"data.private: {private}; legal is 1 to {len(images.names) - 1}")
+    if not manifest and not 1 < private < len(images.names):
+        raise ValueError(f"data.private: {private}; legal is 2 to {len(images.names) - 1}")
     first = splits.most_frequent(images.labels, images.names, private)
     others = sorted(set(images.names) - set(first), key=int)
     made = _manifest(
@@ -194,6 +194,10 @@ def _scene(
     for part in ("train", "test"):
         if len(getattr(parts, part).labels) == 0:
             raise ValueError(f"data: the division leaves no pictures to {part}")
+    if len(manifest.private) < 2:
+        raise ValueError("data: 1 private class; legal is 2 or more, or a classifier has nothing to tell apart")
+    if len(np.unique(parts.test.labels)) < 2:  # whose accuracy would have no interval
+        raise ValueError("data: the division leaves test pictures to 1 class; legal is 2 or more")
     return Scene(f"{name} {manifest.digest[:12]}", parts._replace(public=public), manifest.private, True)
 
 

@@ -201,7 +201,7 @@ def test_public_pictures_may_come_from_elsewhere(home):
     assert len(whole.split.public.labels) == 12
     # The middle of a blob is brighter than the whole picture.
     assert made.split.public.images.mean() > whole.split.public.images.mean() + 20
-    with pytest.raises(ValueError, match="data.private: 4; legal is 1 to 3, some people must stay public"):
+    with pytest.raises(ValueError, match="data.private: 4; legal is 2 to 3, some people must stay public"):
         scenes.folder(root="data/facescrub", size=32, private=4)
     with pytest.raises(FileNotFoundError, match="data.public_root: 'absent'"):
         scenes.folder(root="data/facescrub", size=32, private=4, public_root="absent")
