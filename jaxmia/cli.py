@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _explained(error: Exception) -> tuple[str, int]:
     """The message and the exit status of an error."""
-    text = str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != "jaxmia":
-        return packages.missing(error.name), 2
+    text, section = str(error), "".join(f"{name}: " for name in _sections(error))
+    if isinstance(error, ImportError) and error.name and error.name.partition(".")[0] != "jaxmia":
+        return section + (packages.missing(error.name) if isinstance(error, ModuleNotFoundError) else text), 2
     if isinstance(error, OSError) and error.strerror:  # without the number of the error
         return (f"{error.filename}: " if error.filename else "") + error.strerror, 2
     if isinstance(error, ValueError | OSError | FloatingPointError | ImportError) and text:
@@ -59,13 +59,20 @@ def _explained(error: Exception) -> tuple[str, int]:
         from jaxmia.oracle import ThreatModelError
 
         if isinstance(error, ThreatModelError):
-            return text, 2
-    from jaxmia.sections import noted
-
-    message = ": ".join([*noted(error), _first_line(error)])
+            return section + text, 2
+    message = section + _first_line(error)
     if isinstance(error, RuntimeError) and type(error).__module__.startswith("jax"):  # of the compiler or a device
         return f"{message}; this is a fault of JAX or of its device: --debug shows the traceback", 1
     return f"{message}; this is a fault of jaxmia: --debug shows the traceback, please report it", 1
+
+
+def _sections(error: Exception) -> list[str]:
+    """The sections of the configuration that an error is about, where it does not say so itself."""
+    if not getattr(error, "__notes__", None):
+        return []
+    from jaxmia.sections import noted
+
+    return noted(error)
 
 
 def _first_line(error: Exception) -> str:

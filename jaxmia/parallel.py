@@ -53,7 +53,10 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
             "processes, and which one this is, from 0; or auto alone"
         )
     try:
-        jax.distributed.initialize(*(() if automatic else (coordinator, processes, process)))
+        if automatic:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(coordinator, processes, process)
     except (RuntimeError, ValueError) as error:
         raise ConnectionError(f"coordinator: {coordinator}: the processes cannot be joined ({error})") from error
 

@@ -258,7 +258,9 @@ def test_one_private_class_is_refused_before_anything_is_trained(configured, tmp
 
 def test_show_of_what_is_neither_a_file_nor_a_method(capsys):
     told = refused(capsys, "show", "image/gmii")
-    assert "image/gmii: neither a configuration file nor a name that `jaxmia list` knows; did you mean image/gmi" in told
+    assert (
+        "image/gmii: neither a configuration file nor a name that `jaxmia list` knows; did you mean image/gmi" in told
+    )
     assert "--set: changes configurations, and image/gmi is a method" in refused(
         capsys, "show", "image/gmi", "--set", "seed=1"
     )

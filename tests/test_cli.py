@@ -1,5 +1,6 @@
 """The command line from end to end, on an audit of seconds without a download."""
 
+import ast
 import csv
 import importlib.metadata
 import json
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
+import jaxmia
 from jaxmia import attacks, checkpoint, cli, config, defenses, describe, progress, zoo
 from jaxmia.audit import attacking, classifiers, image
 from jaxmia.audit.judge import Judge
@@ -305,7 +307,10 @@ def test_show_describes_a_method(capsys):
     shown = capsys.readouterr().out
     assert "hook: grads" in shown and "observes" not in shown and "clip_norm: 1.0 (a number) C, most" in shown
     assert cli.main(["show", "mlp"]) == 0
-    assert re.findall(r"^targets .*", capsys.readouterr().out, re.M) == ["targets (image): mlp", "targets (tabular): mlp"]
+    assert re.findall(r"^targets .*", capsys.readouterr().out, re.M) == [
+        "targets (image): mlp",
+        "targets (tabular): mlp",
+    ]
 
 
 def test_whatever_is_listed_can_be_shown_with_all_its_keywords(monkeypatch):
@@ -351,3 +356,25 @@ def test_an_attack_cut_off_goes_on_with_targets_that_are_read_back(nowhere, tmp_
         assert cli.main(command) == 130
     assert list(run.rglob("solve/run.json"))
     assert cli.main(command) == 0
+
+
+def test_completion_offers_the_public_names_and_help_one_line_for_each_without_loading_jax():
+    code = """if True:
+        import sys, pydoc, jaxmia
+        from jaxmia import _PUBLIC
+        assert {name for name in dir(jaxmia) if not name.startswith("_")} == set(jaxmia.__all__) == set(_PUBLIC)
+        assert not {"jax", "numpy"} & sys.modules.keys()
+        shown = pydoc.render_doc(jaxmia, renderer=pydoc.plaintext).splitlines()
+        for name, (_, what) in _PUBLIC.items():
+            assert f"        {name:<17} {what}" in shown, name
+            assert getattr(jaxmia, name).__name__.removeprefix("jaxmia.") == name
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_type_checkers_find_every_public_name_where_it_is():
+    tree = ast.parse(pathlib.Path(jaxmia.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith("jaxmia")]
+    found = {alias.name: node.module.partition(".")[2] for node in imports for alias in node.names}
+    assert found == {name: home for name, (home, _) in jaxmia._PUBLIC.items()}

@@ -23,6 +23,7 @@ from jaxmia.engine import Plan, Status, run
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.metrics.ranking import auc_difference, auc_interval
 from jaxmia.oracle import Access
+from jaxmia.packages import require
 from jaxmia.sections import check_numbers, within
 from jaxmia.target import Target, from_callable
 
@@ -52,6 +53,7 @@ class Stage(NamedTuple):
 
 def check(config: dict[str, Any]) -> Survey:
     """The survey, once all that a configuration names is seen to fit (ValueError otherwise); nothing is trained."""
+    require("sklearn")  # of the baselines, after the training
     for section in listed(config["attacks"]):
         modality = attacks.get(section["name"]).card.modality
         if modality != "tabular":
