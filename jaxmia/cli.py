@@ -4,6 +4,7 @@ import argparse
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     options.command = shlex.join(["jaxmia", *arguments])
+    usual, warnings.formatwarning = warnings.formatwarning, _worded
     try:
         if options.verb in ("train", "attack", "sweep", "evaluate"):
             _start(options)
@@ -41,7 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, status = _explained(error)
         print(f"jaxmia {options.verb}: {message}", file=sys.stderr)
         return status
+    finally:
+        warnings.formatwarning = usual
     return 0
+
+
+def _worded(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as one line, without the place in the code that it comes from."""
+    return f"jaxmia: {message}\n"
 
 
 def _explained(error: Exception) -> tuple[str, int]:

