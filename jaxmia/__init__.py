@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from jaxmia import attacks, data, defenses, metrics, models, priors, recipes, report, train
     from jaxmia.core import Attack, Card, Defense, Info, Prior, Process, Scenario, info
     from jaxmia.engine import Plan, Result, Status, fit, run, solve
     from jaxmia.oracle import (
@@ -21,42 +22,56 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Access",
-    "Attack",
-    "Card",
-    "Defense",
-    "Info",
-    "Labels",
-    "Outputs",
-    "Plan",
-    "Prior",
-    "Process",
-    "Result",
-    "Scenario",
-    "Scores",
-    "Status",
-    "Target",
-    "ThreatModelError",
-    "Weights",
-    "fit",
-    "from_callable",
-    "from_function",
-    "from_linen",
-    "from_nnx",
-    "info",
-    "run",
-    "solve",
-]
+# Where each public name is, and what it is; without a module it is one itself.
+_PUBLIC = {
+    "Access": ("oracle", "what a threat model grants: NONE, LABELS, SCORES or WEIGHTS"),
+    "Attack": ("core", "a chain of processes: training stages, then one solve per case"),
+    "Card": ("core", "what a method is: paper, access, what it recovers"),
+    "Defense": ("core", "seven hooks into training and serving"),
+    "Info": ("core", "what one step says of one case: loss, queries, done"),
+    "Labels": ("oracle", "an oracle that answers classes"),
+    "Outputs": ("oracle", "logits and named features of a model"),
+    "Plan": ("engine", "what may change the speed and never the result"),
+    "Prior": ("core", "where candidates live, and what is believed about them"),
+    "Process": ("core", "anything that iterates: init, step, read"),
+    "Result": ("engine", "what `solve` and `run` return"),
+    "Scenario": ("core", "a target, the observed cases, public data"),
+    "Scores": ("oracle", "an oracle that answers scores"),
+    "Status": ("engine", "how a case ended"),
+    "Target": ("target", "a model under audit; attacks get a `view` of it"),
+    "ThreatModelError": ("oracle", "an attack asked for more than it is granted"),
+    "Weights": ("oracle", "a white-box oracle: answers, parameters, gradients"),
+    "attacks": ("", "attacks by name: `attacks.names()`, `attacks.get(name)`"),
+    "data": ("", "data sets, folders of pictures, splits, minibatches"),
+    "defenses": ("", "defenses by name, as `attacks`"),
+    "fit": ("engine", "trains one process over minibatches"),
+    "from_callable": ("target", "a target from a Python function (PyTorch, scikit-learn, HTTP)"),
+    "from_function": ("target", "a target from `(params, batch) -> logits`"),
+    "from_linen": ("target", "a target from a Flax Linen module"),
+    "from_nnx": ("target", "a target from a Flax NNX module"),
+    "info": ("core", "makes an `Info`"),
+    "metrics": ("", "figures per case, and their intervals"),
+    "models": ("", "Flax modules"),
+    "priors": ("", "priors: pixels, eigenfaces, a generator's latents ..."),
+    "recipes": ("", "what attacks are made of: descend, regress, evolve ..."),
+    "report": ("", "pages of run folders"),
+    "run": ("engine", "runs an attack on a scenario"),
+    "solve": ("engine", "runs a process once per case"),
+    "train": ("", "processes that train models"),
+}
 
-_CORE = ("Attack", "Card", "Defense", "Info", "Prior", "Process", "Scenario", "info")
-_ENGINE = ("Plan", "Result", "Status", "fit", "run", "solve")
-_ORACLE = ("Access", "Labels", "Outputs", "Scores", "ThreatModelError", "Weights")
+__all__ = list(_PUBLIC)  # pyright: ignore[reportUnsupportedDunderAll]
+
+__doc__ = (__doc__ or "") + "\n" + "\n".join(f"    {name:<17} {what}" for name, (_, what) in _PUBLIC.items())
 
 
 def __getattr__(name: str):
-    if name not in __all__:
+    if name not in _PUBLIC:
         raise AttributeError(f"module 'jaxmia' has no attribute {name!r}")
-    homes = {"core": _CORE, "engine": _ENGINE, "oracle": _ORACLE}
-    home = next((home for home, names in homes.items() if name in names), "target")
-    return getattr(importlib.import_module(f"jaxmia.{home}"), name)
+    home, _ = _PUBLIC[name]
+    module = importlib.import_module(f"jaxmia.{home or name}")
+    return getattr(module, name) if home else module
+
+
+def __dir__() -> list[str]:
+    return sorted([*_PUBLIC, *(name for name in globals() if name.startswith("__"))])

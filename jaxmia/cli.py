@@ -1,30 +1,91 @@
 """The command line. Nothing heavy is imported before a verb needs it, so that help answers at once."""
 
 import argparse
+import os
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["main"]
+from jaxmia import __version__, packages
+
+__all__ = ["KINDS", "main"]
+
+KINDS = ("attacks", "defenses", "targets", "evaluators", "priors", "data")
+"""What `jaxmia list` can list."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; errors of the user are one plain message and exit status 2."""
+    """Run one verb, and return the exit status.
+
+    An error that a user can cause is one plain message and status 2; a fault of jaxmia is one sentence and status 1.
+    `--debug` raises either with its traceback.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     options.command = shlex.join(["jaxmia", *arguments])
+    usual, warnings.formatwarning = warnings.formatwarning, _worded
     try:
         if options.verb in ("train", "attack", "sweep", "evaluate"):
             _start(options)
         _VERBS[options.verb](options)
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        print(f"jaxmia {options.verb}: {error}", file=sys.stderr)
-        return 2
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("jaxmia: stopped; the same command continues where it was", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read standard output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 141  # what a shell says of a program that SIGPIPE ended
+    except Exception as error:
+        if options.debug:
+            raise
+        message, status = _explained(error)
+        print(f"jaxmia {options.verb}: {message}", file=sys.stderr)
+        return status
+    finally:
+        warnings.formatwarning = usual
     return 0
+
+
+def _worded(message: Warning | str, *_: Any, **__: Any) -> str:
+    """A warning as one line, without the place in the code that it comes from."""
+    return f"jaxmia: {message}\n"
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """The message and the exit status of an error."""
+    text, section = str(error), "".join(f"{name}: " for name in _sections(error))
+    if isinstance(error, ImportError) and error.name and error.name.partition(".")[0] != "jaxmia":
+        return section + (packages.missing(error.name) if isinstance(error, ModuleNotFoundError) else text), 2
+    if isinstance(error, OSError) and error.strerror:  # without the number of the error
+        return (f"{error.filename}: " if error.filename else "") + error.strerror, 2
+    if isinstance(error, ValueError | OSError | FloatingPointError | ImportError) and text:
+        return text, 2
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        return f"out of memory; a smaller plan.chunk, batch_size or data.size needs less ({_first_line(error)})", 2
+    if isinstance(error, TypeError):
+        from jaxmia.oracle import ThreatModelError
+
+        if isinstance(error, ThreatModelError):
+            return section + text, 2
+    message = section + _first_line(error)
+    if isinstance(error, RuntimeError) and type(error).__module__.startswith("jax"):  # of the compiler or a device
+        return f"{message}; this is a fault of JAX or of its device: --debug shows the traceback", 1
+    return f"{message}; this is a fault of jaxmia: --debug shows the traceback, please report it", 1
+
+
+def _sections(error: Exception) -> list[str]:
+    """The sections of the configuration that an error is about, where it does not say so itself."""
+    if not getattr(error, "__notes__", None):
+        return []
+    from jaxmia.sections import noted
+
+    return noted(error)
+
+
+def _first_line(error: Exception) -> str:
+    return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="jaxmia",
         description="Audit how much of its training data a model gives away: model inversion attacks and defenses.",
     )
+    parser.add_argument("--version", action="version", version=f"jaxmia {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    after = argparse.ArgumentParser(add_help=False)  # --debug after the verb; without it, what stood before counts
+    after.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def takes_overrides(verb: argparse.ArgumentParser, example: str) -> None:
@@ -44,10 +109,11 @@ def _parser() -> argparse.ArgumentParser:
         ("train", "train the targets and evaluators of a configuration", "runs/latest"),
         ("attack", "train what is missing, attack, judge, write the report", "runs/latest"),
         ("sweep", "the same for every cell of a configuration with a sweep, and one table of all", "runs/sweep"),
-        ("show", "print a configuration with all its defaults; of a sweep every cell", ""),
+        ("show", "print a configuration with all its defaults, of a sweep every cell; or describe a method", ""),
     ):
-        sub = verbs.add_parser(verb, help=text)
-        sub.add_argument("config", help="YAML file, see configs/")
+        sub = verbs.add_parser(verb, help=text, parents=[after])
+        named = ", or a name that `jaxmia list` knows, such as image/gmi" if verb == "show" else ""
+        sub.add_argument("config", help="YAML file, see configs/" + named)
         takes_overrides(sub, "seed=1 attacks.0.steps=100")
         if verb in ("train", "attack"):
             processes = sub.add_argument_group("several processes, on one machine or many, that share the run folder")
@@ -60,16 +126,21 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--workers", type=int, help="cells at once, where Ray starts here")
         if out:
             sub.add_argument("--out", default=out, help=f"run folder ({out}); one of the same configuration is resumed")
-    evaluate = verbs.add_parser("evaluate", help="judge the candidates of a run folder anew, and its report")
+    evaluate = verbs.add_parser(
+        "evaluate", help="judge the candidates of a run folder anew, and its report", parents=[after]
+    )
     evaluate.add_argument("run")
     takes_overrides(evaluate, "evaluators.0.steps=1000; only evaluators may change")
-    report = verbs.add_parser("report", help="make the page and the table of a run folder anew, or the page of a sweep")
+    report = verbs.add_parser(
+        "report", help="make the page and the table of a run folder anew, or the page of a sweep", parents=[after]
+    )
     report.add_argument("run")
-    listed = verbs.add_parser("list", help="known methods")
-    listed.add_argument("what", choices=["attacks", "defenses", "targets", "evaluators"])
-    data = verbs.add_parser("data", help="data sets").add_subparsers(dest="data_verb", required=True, metavar="VERB")
-    data.add_parser("list", help="what can be fetched, and what is cached")
-    data.add_parser("fetch", help="fetch one data set").add_argument("name")
+    listed = verbs.add_parser("list", help="known methods", parents=[after])
+    listed.add_argument("what", choices=KINDS)
+    data = verbs.add_parser("data", help="data sets", parents=[after])
+    data = data.add_subparsers(dest="data_verb", required=True, metavar="VERB")
+    data.add_parser("list", help="what can be fetched, and what is cached", parents=[after])
+    data.add_parser("fetch", help="fetch one data set", parents=[after]).add_argument("name")
     return parser
 
 
@@ -78,8 +149,10 @@ def _start(options: argparse.Namespace) -> None:
     from jaxmia import compiling, parallel
     from jaxmia.data.fetch import cache_folder
 
+    compiling.refuse_64_bit()
     if getattr(options, "coordinator", None):
         parallel.join(options.coordinator, options.num_processes, options.process_id)
+    parallel.find_devices()
     compiling.keep_compiled(cache_folder() / "compiled")
 
 
@@ -132,8 +205,19 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    from jaxmia import config
+    import pathlib
 
+    from jaxmia import config, describe
+
+    name = options.config
+    if not pathlib.Path(name).is_file() and not pathlib.Path(name).suffix:
+        if not describe.is_known(name):
+            near = f"; did you mean {' or '.join(describe.nearest(name))}?" if describe.nearest(name) else ""
+            raise ValueError(f"{name}: neither a configuration file nor a name that `jaxmia list` knows{near}")
+        if options.override:
+            raise ValueError(f"--set: changes configurations, and {name} is a method; leave it out")
+        print(describe.described(name))
+        return
     checked, module = _load(options.config, options.override)
     print("---\n".join(config.dump(cell) for cell in config.expand(checked, module.SCHEMA)), end="")
 
@@ -141,12 +225,17 @@ def _show(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import pathlib
 
-    from jaxmia import config
+    from jaxmia import config, report
     from jaxmia.audit import folder
 
     run = pathlib.Path(options.run).expanduser()
     if not run.is_dir():
         raise FileNotFoundError(f"{run}: no such run folder")
+    if report.is_sweep(run):
+        raise ValueError(
+            f"{run}: is a sweep, which is not evaluated as a whole; evaluate one of its run folders, or change the "
+            "evaluators in the configuration and sweep into another folder"
+        )
     for override in options.override:
         key = override.partition("=")[0].strip()
         if key.split(".")[0] != "evaluators":
@@ -166,39 +255,24 @@ def _report(options: argparse.Namespace) -> None:
     from jaxmia import report
 
     run = pathlib.Path(options.run).expanduser()
-    of_sweep = not (run / "config.yaml").exists() and (run / "results.csv").exists()
-    print(f"report: {(report.build_sweep if of_sweep else report.build)(run)}")
+    build = report.build_sweep if report.is_sweep(run) else report.build
+    print(f"report: {build(run)}")
 
 
 def _list(options: argparse.Namespace) -> None:
-    from jaxmia import attacks, defenses, zoo
+    from jaxmia import describe, terminal
 
-    if options.what in ("targets", "evaluators"):
-        known = zoo.TARGETS if options.what == "targets" else zoo.EVALUATORS
-        told = ((name, " ".join((factory.__doc__ or "").split())) for name, factory in known.items())
-        _print_table(("name", "what"), told)
-        return
-    registry = attacks if options.what == "attacks" else defenses
-    cards = [(name, registry.get(name).card) for name in registry.names()]
-    if options.what == "attacks":
-        _print_table(
-            ("name", "access", "year", "title", "recovers"),
-            ((name, card.access.name, card.year, card.title, card.recovers) for name, card in cards),
-        )
-    else:
-        _print_table(
-            ("name", "hooks", "year", "title", "paper"),
-            ((name, card.hook, card.year, card.title, card.paper) for name, card in cards),
-        )
+    terminal.print_table(*describe.listing(options.what))
 
 
 def _data(options: argparse.Namespace) -> None:
+    from jaxmia import terminal
     from jaxmia.data import fetch, listing
 
     if options.data_verb == "fetch":
         print(fetch(options.name))
         return
-    _print_table(
+    terminal.print_table(
         ("name", "modality", "MB", "cached", "content", "license"),
         (
             (row["name"], row["modality"], row["megabytes"], "yes" if row["cached"] else "no", row["content"],
@@ -206,24 +280,6 @@ def _data(options: argparse.Namespace) -> None:
             for row in listing()
         ),
     )  # fmt: skip
-
-
-def _print_table(head: Sequence[str], rows: Any) -> None:
-    """A table that fits a terminal; elsewhere one line a row, aligned, for grep and the like."""
-    lines = [[str(entry) for entry in row] for row in (head, *rows)]
-    if sys.stdout.isatty():
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(*head)
-        for line in lines[1:]:
-            table.add_row(*(Text(entry) for entry in line))
-        Console().print(table)
-        return
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    for line in lines:
-        print("  ".join(entry.ljust(width) for entry, width in zip(line, widths)).rstrip())
 
 
 _VERBS = {

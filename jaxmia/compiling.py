@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.extend.core import jaxpr_as_fun
 
-__all__ = ["compiler_options", "hoisted", "jit", "keep_compiled", "traced"]
+__all__ = ["compiler_options", "hoisted", "jit", "keep_compiled", "refuse_64_bit", "traced"]
 
 
 def keep_compiled(folder: pathlib.Path) -> None:
@@ -26,6 +26,21 @@ def keep_compiled(folder: pathlib.Path) -> None:
 
 def _read(path: str) -> str:
     return pathlib.Path(path).read_text() if pathlib.Path(path).exists() else ""
+
+
+def refuse_64_bit() -> None:
+    """Refuse JAX's 64-bit mode (ValueError): jaxmia keeps states and checkpoints in 32 bits.
+
+    >>> with jax.enable_x64(True):
+    ...     refuse_64_bit()
+    Traceback (most recent call last):
+    ValueError: jax_enable_x64: True; legal is False, since jaxmia computes in 32 bits: unset JAX_ENABLE_X64, or ...
+    """
+    if jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise ValueError(
+            "jax_enable_x64: True; legal is False, since jaxmia computes in 32 bits: unset JAX_ENABLE_X64, or run "
+            "this call within `jax.enable_x64(False)`"
+        )
 
 
 def compiler_options(platform: str) -> dict[str, str]:

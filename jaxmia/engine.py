@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int
 
 from jaxmia import checkpoint
 from jaxmia.cases import as_arrays, check_labels, count
+from jaxmia.compiling import refuse_64_bit
 from jaxmia.core import Attack, Info, Process, Scenario
 from jaxmia.fitting import fit
 from jaxmia.journal import Journal
@@ -87,8 +88,10 @@ def solve(
       title: shown by the progress bar.
 
     Raises:
-      ValueError: for zero cases, what are no numbers, unequal leading axes, a bad plan, or a folder of another run.
+      ValueError: for zero cases, what are no numbers, unequal leading axes, a bad plan, a folder of another run, or in
+        JAX's 64-bit mode.
     """
+    refuse_64_bit()
     steps = process.steps if steps is None else steps
     if steps < 0:
         raise ValueError(f"steps: {steps}; legal is 0 or more")
@@ -264,6 +267,7 @@ def run(
     attack observes labels, or does not say what it observes and a case is one integer, cases that are no classes of the
     target are a ValueError.
     """
+    refuse_64_bit()
     cases, classes = as_arrays(scenario.cases), getattr(scenario.target, "classes", None)
     count(cases)
     check_labels(cases, attack.observes, classes)

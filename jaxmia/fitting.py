@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxmia import checkpoint
-from jaxmia.compiling import hoisted, jit, traced
+from jaxmia.compiling import hoisted, jit, refuse_64_bit, traced
 from jaxmia.core import Info, Process
 from jaxmia.journal import Journal
 from jaxmia.parallel import Spread, agree, uncommitted
@@ -49,8 +49,9 @@ def fit(
     Raises:
       FloatingPointError: when the loss goes non-finite, naming the step.
       ValueError: for fewer than one step, a bad plan, minibatches that the devices do not divide, or a folder of
-        another run.
+        another run, or in JAX's 64-bit mode.
     """
+    refuse_64_bit()
     steps = process.steps if steps is None else steps
     if steps < 1:
         raise ValueError(f"steps: {steps}; legal is 1 or more")

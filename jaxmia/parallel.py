@@ -21,6 +21,7 @@ __all__ = [
     "Spread",
     "agree",
     "compile_program",
+    "find_devices",
     "free_memory",
     "gather_rows",
     "join",
@@ -44,15 +45,37 @@ def join(coordinator: str, processes: int | None = None, process: int | None = N
     Raises:
       ValueError: for numbers that do not fit, naming them.
     """
-    if coordinator == "auto":
-        jax.distributed.initialize()
-        return
-    if processes is None or process is None or not 0 <= process < processes:
+    automatic, (_, colon, port) = coordinator == "auto", coordinator.rpartition(":")
+    numbered = processes is not None and process is not None and 0 <= process < processes
+    if not automatic and not (numbered and colon and port.isdecimal() and int(port) < 1 << 16):
         raise ValueError(
             f"process {process} of {processes} at {coordinator}: legal is a coordinator host:port, a number of "
             "processes, and which one this is, from 0; or auto alone"
         )
-    jax.distributed.initialize(coordinator, processes, process)
+    try:
+        if automatic:
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(coordinator, processes, process)
+    except (RuntimeError, ValueError) as error:
+        raise ConnectionError(f"coordinator: {coordinator}: the processes cannot be joined ({error})") from error
+
+
+def find_devices() -> None:
+    """Start JAX's devices.
+
+    Raises:
+      ValueError: if there are none of the kind that was asked for.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for JAX_PLATFORMS=cuda without a GPU
+        asked = jax.config.jax_platforms  # type: ignore[attr-defined]
+        reason = f" ({str(error).partition(' (')[0].rstrip('.')})" if str(error) else ""
+        raise ValueError(
+            f"JAX_PLATFORMS: {asked or 'not set'!r}; JAX finds no such device here{reason}; legal is cpu, or a platform "
+            "whose driver and JAX plugin are installed"
+        ) from error
 
 
 class Program:

@@ -1,5 +1,6 @@
 """A progress bar with rate and time left, for anything over five seconds."""
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -9,6 +10,8 @@ __all__ = ["Progress"]
 
 class Progress:
     """Shows `done / total` of a long task on standard error: a bar on a terminal, else a plain line now and then.
+
+    Where NO_COLOR is set lines are plain on a terminal too, since a bar takes escape sequences.
 
     Nothing is shown for tasks that end within `quiet` seconds. Use as a context manager.
 
@@ -38,7 +41,7 @@ class Progress:
         rate = (done - self._offset) / elapsed
         left = (self.total - done) / rate if rate > 0 else float("inf")
         text = f"{rate:.3g} {self.unit}/s, {_clock(left)} left" + (f", {note}" if note else "")
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
             self._draw(done, text)
         elif now - self._last >= self._every:
             self._last = now

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import pydantic
 
-__all__ = ["Config", "Schema", "Section", "check_numbers", "resolve", "section", "within"]
+__all__ = ["Config", "Schema", "Section", "check_numbers", "noted", "resolve", "section", "settable", "within"]
 
 Config = dict[str, Any]
 _PLAIN = (int, float, bool, str, types.NoneType)
@@ -72,6 +72,17 @@ def _keywords(factory: Callable) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def settable(factory: Callable) -> dict[str, tuple[str, Any]]:
+    """By the name of each keyword that a configuration can set: what is legal, in words, and its default.
+
+    >>> def attack(oracle, *, rate: float = 0.1, callback=print): ...
+    >>> settable(attack)
+    {'rate': ('a number', 0.1)}
+    """
+    plain = {name: (_legal(annotation), default) for name, (annotation, default) in _keywords(factory).items()}
+    return {name: (legal.replace(_QUOTED, ""), default) for name, (legal, default) in plain.items()}
+
+
 def _is_plain(value: Any) -> bool:
     return all(map(_is_plain, value)) if isinstance(value, tuple) else isinstance(value, _PLAIN)
 
@@ -115,10 +126,13 @@ def _members(parts: tuple[Any, ...]) -> tuple[Any, ...]:
     return () if members == (types.NoneType,) else members
 
 
+_QUOTED = " (in quotes where it reads as a number, true, false or null)"
+
+
 def _legal(annotation: Any) -> str:
     """What may be written for an annotation, in words."""
     words = {int: "a whole number", float: "a number", bool: "true or false", types.NoneType: "null"}
-    words[str] = "text (in quotes where it reads as a number, true, false or null)"
+    words[str] = "text" + _QUOTED
     if annotation in words:
         return words[annotation]
     parts = typing.get_args(annotation)
@@ -234,10 +248,22 @@ def check_numbers(where: str, values: Config, least: int) -> None:
             raise ValueError(f"{where}{key}: {value!r}; legal is {told}")
 
 
+_NOTE = "in the configuration: "
+
+
 @contextlib.contextmanager
 def within(where: str) -> Iterator[None]:
-    """Say which section a factory's ValueError is about."""
+    """Say which section a factory's ValueError is about; of any other error a note says it, which `noted` finds."""
     try:
         yield
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    except Exception as error:
+        error.add_note(_NOTE + where)
+        raise
+
+
+def noted(error: Exception) -> list[str]:
+    """The sections that `within` said of an error, outermost first."""
+    notes = getattr(error, "__notes__", [])
+    return [note.removeprefix(_NOTE) for note in reversed(notes) if note.startswith(_NOTE)]

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from jaxmia.compiling import jit
 from jaxmia.core import Defense, Process, info
 from jaxmia.oracle import Outputs, sown_features
 
@@ -113,7 +114,7 @@ def denoising(
 
 def predict(module: Any, variables: Any, x: Any, *, batch_size: int = 256) -> Float[np.ndarray, "n ..."]:
     """Inference-mode logits of many examples, in batches of one compiled shape (the last one padded)."""
-    apply = jax.jit(lambda v, x: module.apply(v, x))
+    apply = jit(lambda v, x: module.apply(v, x))
     out = []
     for start in range(0, len(x), batch_size):
         part = np.asarray(x[start : start + batch_size])

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 
 from jaxmia import checkpoint, cli, config, from_function, models
-from jaxmia.audit import classifiers, folder
+from jaxmia.audit import classifiers, folder, setup
 from jaxmia.audit.image import SCHEMA
 from jaxmia.audit.judge import Judge
 from jaxmia.core import Attack, Process, Scenario, info
+from jaxmia.data import identity_manifest
 from jaxmia.data.fetch import read_member
 from jaxmia.engine import Plan, fit, run, solve
 from jaxmia.metrics.estimate import bootstrap
@@ -106,6 +107,8 @@ def test_a_run_is_refused_before_anything_is_trained(configured, override, messa
         ("targets.width=0", "targets (mlp): width: 0; legal is 1 or more"),
         ("controls=[softmax]", "controls: softmax: not among the targets; legal is mlp"),
         ("evaluators=wide_mlp", "evaluators: unknown section"),
+        ("data.members=1", "data.members: 1; among the training records the wanted attribute is"),
+        ("data.public=1", "data.public: 1; among the public records the wanted attribute is"),
     ],
 )
 def test_a_run_on_records_is_refused_likewise(override, message, tmp_path, capsys):
@@ -146,6 +149,122 @@ def test_a_command_is_refused(configured, words, message, tmp_path, capsys):
     names = {"config": configured, "missing": tmp_path / "missing.yaml", "tmp": tmp_path, "run": tmp_path / "run"}
     assert message in refused(capsys, *(word.format(**names) for word in words.split()))
     assert not list(tmp_path.glob("run/*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("JAX_PLATFORMS", "cuda", "JAX_PLATFORMS: 'cuda'; JAX finds no such device here; legal is cpu, or"),
+        ("JAX_PLATFORMS", "gpuu", "JAX_PLATFORMS: 'gpuu'; JAX finds no such device here (Unable to initialize"),
+        ("JAX_ENABLE_X64", "1", "jax_enable_x64: True; legal is False, since jaxmia computes in 32 bits"),
+    ],
+)
+def test_what_jax_is_told_wrong_is_one_sentence(configured, name, value, message, tmp_path):
+    words = [sys.executable, "-m", "jaxmia.cli", "attack", str(configured), "--out", str(tmp_path / "run")]
+    done = subprocess.run(words, env={**os.environ, name: value}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"jaxmia attack: {message}") and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_cannot_be_joined(configured, tmp_path, capsys):
+    words = ["attack", configured, "--out", tmp_path / "run", "--num-processes", 2, "--process-id", 0]
+    for address in ("localhost", "localhost:port", "localhost:99999"):
+        assert f"at {address}: legal is a coordinator host:port" in refused(capsys, *words, "--coordinator", address)
+
+
+@pytest.mark.parametrize("where", [[], ["--debug"]])
+def test_a_fault_of_jaxmia_is_one_sentence_that_says_so(where, configured, tmp_path, capsys, monkeypatch):
+    def faulty(*_):
+        raise KeyError("penultimate")
+
+    monkeypatch.setattr(setup, "assemble", faulty)
+    words = ["attack", str(configured), "--out", str(tmp_path / "run")]
+    if where:
+        for placed in ([*where, *words], [*words, *where]):
+            with pytest.raises(KeyError, match="penultimate"):
+                cli.main(placed)
+        return
+    assert cli.main(words) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and shown.err == (
+        "jaxmia attack: attacks (image/mi_face): KeyError: 'penultimate'; this is a fault of jaxmia: --debug shows the "
+        "traceback, please report it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (ThreatModelError("image/gmi needs access WEIGHTS"), 2, "image/gmi needs access WEIGHTS"),
+        (MemoryError("8 GiB"), 2, "out of memory; a smaller plan.chunk"),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), 2, "out of memory; a smaller plan.chunk"),
+        (jax.errors.JaxRuntimeError("INTERNAL: lost"), 1, "JaxRuntimeError: INTERNAL: lost; this is a fault of JAX"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.csv"), 2, "a.csv: No space left on device"),
+        (TypeError("two\nlines"), 1, "TypeError: two; this is a fault of jaxmia"),
+        (AssertionError(), 1, "AssertionError; this is a fault of jaxmia"),
+        (ValueError(), 1, "ValueError; this is a fault of jaxmia"),
+    ],
+)
+def test_every_error_is_one_sentence(error, status, message, capsys, monkeypatch):
+    def fails(_):
+        raise error
+
+    monkeypatch.setitem(cli._VERBS, "list", fails)
+    assert cli.main(["list", "attacks"]) == status
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"jaxmia list: {message}") and shown.count("\n") == 1
+
+
+def test_what_is_no_run_folder_is_said(configured, tmp_path, capsys):
+    solve(counting(), KEY, CASES, folder=tmp_path / "solved", plan=QUIET)
+    run(Attack(lambda _: counting()), KEY, Scenario(softmax(), CASES), folder=tmp_path / "mine", plan=QUIET)
+    for name in ("solved", "mine"):
+        told = refused(capsys, "report", tmp_path / name)
+        assert f"{tmp_path / name}: holds what jaxmia.run computed, whose result is what it returns; pages" in told
+    (tmp_path / "empty").mkdir()
+    assert f"{tmp_path / 'empty'}: holds no run; pages are made of" in refused(capsys, "report", tmp_path / "empty")
+
+
+def test_a_run_folder_that_lost_its_configuration_is_no_sweep(configured, tmp_path, capsys):
+    checked = config.load(configured, (), SCHEMA)
+    where = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "jaxmia attack run.yaml")
+    folder.write_json(where / "targets.json", [])
+    (where / "cells").mkdir()
+    (where / "results.csv").write_text("cell,state\n")
+    (where / "config.yaml").unlink()
+    assert f"{where / 'config.yaml'}: missing" in refused(capsys, "report", where)
+    assert f"{where / 'config.yaml'}: no such configuration file" in refused(capsys, "evaluate", where)
+
+
+def test_a_sweep_is_not_evaluated_as_a_whole(tmp_path, capsys):
+    (tmp_path / "0123456789ab").mkdir()
+    told = refused(capsys, "evaluate", tmp_path)
+    assert f"{tmp_path}: is a sweep, which is not evaluated as a whole; evaluate one of its run folders" in told
+
+
+def test_one_private_class_is_refused_before_anything_is_trained(configured, tmp_path, capsys):
+    told = refused(capsys, "attack", configured, "--out", tmp_path / "run", "--set", "data.private=1")
+    assert "data.private: 1; legal is 2 to 4" in told
+    one = identity_manifest(
+        np.repeat(np.arange(5), 6), ("p0", "p1", "p2", "p3", "p4"), dataset="folder", private=["p0"],
+        public=["p1", "p2", "p3", "p4"], validation=0.1, test=0.2, seed=0,
+    )  # fmt: skip
+    one.write(tmp_path / "one.json")
+    words = ["attack", configured, "--out", tmp_path / "other", "--set", f"data.manifest={tmp_path / 'one.json'}"]
+    assert "data: 1 private class; legal is 2 or more" in refused(capsys, *words)
+    assert not list(tmp_path.glob("*/training"))
+
+
+def test_show_of_what_is_neither_a_file_nor_a_method(capsys):
+    told = refused(capsys, "show", "image/gmii")
+    assert (
+        "image/gmii: neither a configuration file nor a name that `jaxmia list` knows; did you mean image/gmi" in told
+    )
+    assert "--set: changes configurations, and image/gmi is a method" in refused(
+        capsys, "show", "image/gmi", "--set", "seed=1"
+    )
+    assert "configs/none.yaml: no such configuration file" in refused(capsys, "show", "configs/none.yaml")
 
 
 def test_a_truncated_picture_is_named_before_anything_is_trained(configured, tmp_path, capsys):
@@ -229,6 +348,21 @@ def test_solve_refuses(cases, options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         solve(counting(), KEY, cases, folder=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+def test_64_bit_mode_is_refused(tmp_path):
+    attack, batches = Attack(lambda fitted: counting()), lambda step: CASES
+    with jax.enable_x64(True):
+        for call in (
+            lambda **how: solve(counting(), KEY, CASES, **how),
+            lambda **how: fit(counting(), KEY, batches, **how),
+            lambda **how: run(attack, KEY, Scenario(softmax(), CASES), **how),
+        ):
+            with pytest.raises(ValueError, match="jax_enable_x64: True; legal is False, since jaxmia computes in 32"):
+                call(folder=tmp_path / "run", plan=QUIET)
+            assert not (tmp_path / "run").exists()
+            with jax.enable_x64(False):
+                call(plan=QUIET)
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,23 @@
 """The command line from end to end, on an audit of seconds without a download."""
 
+import ast
 import csv
 import importlib.metadata
 import json
+import os
+import pathlib
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
 import yaml
 
-from jaxmia import checkpoint, cli, config, zoo
+import jaxmia
+from jaxmia import attacks, checkpoint, cli, config, defenses, describe, progress, zoo
 from jaxmia.audit import attacking, classifiers, image
 from jaxmia.audit.judge import Judge
 from jaxmia.audit.scenes import DATA
@@ -235,6 +240,8 @@ def test_show_prints_what_would_run(tmp_path, capsys):
         ("list defenses", ["dp_sgd", "grads", "2016"]),
         ("list targets", ["softmax", "convnet"]),
         ("list evaluators", ["group_norm_cnn", "wide_mlp"]),
+        ("list priors", ["eigenfaces", "wgan", "stylegan2"]),
+        ("list data", ["orl", "folder", "tabular", "adult"]),
         ("data list", ["orl", "70,000 grey digits", "CC BY 4.0"]),
     ],
 )
@@ -253,6 +260,90 @@ def test_lists_are_aligned_text_or_a_table_on_a_terminal(nowhere, words, expecte
     assert "│" in table and all(len(line) <= 200 for line in table.splitlines())
 
 
+@pytest.mark.parametrize("kind", cli.KINDS)
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 160])
+def test_a_terminal_of_any_width_cuts_no_name_and_no_color_means_no_escapes(kind, columns, capsys, monkeypatch):
+    head, rows = describe.listing(kind)
+    rows = [list(map(str, row)) for row in rows]
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert cli.main(["list", kind]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    words = set(shown.replace("│", " ").split())
+    assert {row[0] for row in rows} <= words
+    assert {word for row in rows for entry in row for word in entry.split()} <= words
+    assert all(len(line) <= columns or " " not in line.strip() for line in shown.splitlines())
+    monkeypatch.delenv("NO_COLOR")
+    assert cli.main(["list", kind]) == 0
+    assert ("\x1b" in capsys.readouterr().out) == ("│" in shown), "a table has a bold head unless told otherwise"
+
+
+def test_no_color_shows_progress_in_plain_lines(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    with progress.Progress("attack", 10, "steps", quiet=1e-9, every=0.0) as bar:
+        bar.update(1)
+        bar.update(5)
+    shown = capsys.readouterr().err
+    assert "attack: 5/10 steps" in shown and "\x1b" not in shown
+
+
+def test_show_describes_a_method(capsys):
+    assert cli.main(["show", "image/gmi"]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        "attacks: image/gmi",
+        "paper: Zhang, Jia, Pei, Wang, Li, Song. The Secret Revealer. CVPR 2020",
+        "access: WEIGHTS",
+        "oracle: white-box access.",
+        "rate: 0.02 (a number) step size.",
+        "nesterov: true (true or false) the released code's form of momentum.",
+        "objective (from Python alone) L_id",
+    ):
+        assert f"  {line}" in shown or shown.startswith(line), shown
+    assert cli.main(["show", "dp_sgd"]) == 0
+    shown = capsys.readouterr().out
+    assert "hook: grads" in shown and "observes" not in shown and "clip_norm: 1.0 (a number) C, most" in shown
+    assert cli.main(["show", "mlp"]) == 0
+    assert re.findall(r"^targets .*", capsys.readouterr().out, re.M) == [
+        "targets (image): mlp",
+        "targets (tabular): mlp",
+    ]
+
+
+def test_whatever_is_listed_can_be_shown_with_all_its_keywords(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    for kind in cli.KINDS:
+        for name, *_ in describe.listing(kind)[1]:
+            shown = describe.described(name)
+            assert f"{kind}" in shown and all(len(line) <= 40 or len(line.split()) == 1 for line in shown.splitlines())
+    for registry in (attacks, defenses):
+        for name in registry.names():
+            method, shown = registry.get(name), describe.described(name)
+            assert describe.parameter_docs(method.factory).keys() == {*method.inputs, *method.hyperparameters}
+            assert all(re.search(rf"^  {key}\b", shown, re.M) for key in (*method.inputs, *method.hyperparameters))
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--version"])
+    metadata = tomllib.loads((pathlib.Path(__file__).parent.parent / "pyproject.toml").read_text())
+    assert done.value.code == 0 and capsys.readouterr().out == f"jaxmia {metadata['project']['version']}\n"
+
+
+def test_who_has_read_enough_hears_nothing():
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "import sys; from jaxmia import cli; sys.exit(cli.main(['list', 'defenses']))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_an_attack_cut_off_goes_on_with_targets_that_are_read_back(nowhere, tmp_path, monkeypatch):
     """What is trained in one process and read back in another must be the same run to the engine."""
     path, run = write_config(tmp_path), tmp_path / "run"
@@ -260,11 +351,44 @@ def test_an_attack_cut_off_goes_on_with_targets_that_are_read_back(nowhere, tmp_
     command = ["attack", str(path), "--out", str(run), "--set", "attacks=[{name: image/brep_mi, steps: 20}]"]
 
     def cut_off(*_):
-        raise RuntimeError("cut off")
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "save_part", cut_off)
-        with pytest.raises(RuntimeError, match="cut off"):
-            cli.main(command)
+        assert cli.main(command) == 130
     assert list(run.rglob("solve/run.json"))
     assert cli.main(command) == 0
+
+
+def test_completion_offers_the_public_names_and_help_one_line_for_each_without_loading_jax():
+    code = """if True:
+        import sys, pydoc, jaxmia
+        from jaxmia import _PUBLIC
+        assert {name for name in dir(jaxmia) if not name.startswith("_")} == set(jaxmia.__all__) == set(_PUBLIC)
+        assert not {"jax", "numpy"} & sys.modules.keys()
+        shown = pydoc.render_doc(jaxmia, renderer=pydoc.plaintext).splitlines()
+        for name, (_, what) in _PUBLIC.items():
+            assert f"        {name:<17} {what}" in shown, name
+            assert getattr(jaxmia, name).__name__.removeprefix("jaxmia.") == name
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_type_checkers_find_every_public_name_where_it_is():
+    tree = ast.parse(pathlib.Path(jaxmia.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module.startswith("jaxmia")]
+    found = {alias.name: node.module.partition(".")[2] for node in imports for alias in node.names}
+    assert found == {name: home for name, (home, _) in jaxmia._PUBLIC.items()}
+
+
+def test_a_warning_is_one_line_without_code():
+    code = """if True:
+        import warnings
+        from jaxmia import cli
+        usual = warnings.formatwarning
+        cli._VERBS["list"] = lambda _: warnings.warn("step-3 cannot be used; trying the one before")
+        assert cli.main(["list", "attacks"]) == 0 and warnings.formatwarning is usual
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "jaxmia: step-3 cannot be used; trying the one before\n")

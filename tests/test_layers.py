@@ -9,7 +9,9 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "jaxmia"
 MAY = {
-    "__init__": "core oracle target engine",
+    "__init__": "core oracle target engine attacks data defenses metrics models priors recipes report train",
+    "packages": "",
+    "terminal": "",
     "core": "",
     "queries": "core",
     "discovery": "core",
@@ -19,11 +21,12 @@ MAY = {
 MAY |= {"noise": "", "answers": "oracle", "linen": "oracle", "oracle": "core queries"}
 MAY |= {"target": "answers core linen noise oracle queries"}
 MAY |= {"priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
-MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core oracle objectives priors"}
-MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery oracle objectives priors recipes models")
+MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core compiling oracle objectives priors"}
+MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery packages oracle objectives priors recipes models")
 ENGINE = "core queries cases compiling engine fitting journal plan slots parallel checkpoint progress"
 MAY |= dict.fromkeys(ENGINE.split()[2:], ENGINE)
-MAY |= dict.fromkeys(("config", "sections", "audit", "zoo", "cli", "testing"))  # experiments import what they like
+ANY = "config", "sections", "audit", "zoo", "describe", "cli", "testing"  # experiments import what they like
+MAY |= dict.fromkeys(ANY)
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WRONG = """core: import jaxmia.oracle; models: import jaxmia; priors: from . import pixels; slots: from jaxmia import data
 attacks: from jaxmia.target import Target; attacks: from jaxmia import target; attacks: import jaxmia.attacks.image.gmi
@@ -59,6 +62,18 @@ def test_layers():
 def test_a_wrong_import_is_found_inside_a_function(wrong):
     layer, line = wrong.split(": ")
     assert len(violations(layer, f"import json\ndef lazy():\n    {line}")) == 1
+
+
+def test_everything_is_compiled_with_the_options_of_its_platform():
+    """`jax.jit` alone leaves out what `compiling.compiler_options` says; `parallel` hands that on when it compiles."""
+    bare = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in PACKAGE.rglob("*.py")
+        if path.name not in ("compiling.py", "parallel.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("jax.jit", "nnx.jit", "nn.jit", "jax.pmap")
+    ]
+    assert not bare, "use compiling.jit"
 
 
 @pytest.mark.parametrize("module", ["jaxmia.cli", "jaxmia.report"])

@@ -16,6 +16,7 @@ from jaxmia.audit.classifiers import Trained, keywords, listed
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.judge import Judge, judge_candidates
 from jaxmia.audit.scenes import Scene
+from jaxmia.compiling import jit
 from jaxmia.core import Scenario
 from jaxmia.data import to_float
 from jaxmia.engine import Result, Status, run, solve
@@ -176,7 +177,7 @@ def _observed(observes: str, target: Target, stage: Stage, targets: np.ndarray) 
         return np.where(np.asarray(stage.inputs["mask"])[..., None], np.float32(0), victims), victims
     view = setup.shown(observes, target, config["split"]).view(Access.SCORES)
     keys = jax.random.split(jax.random.key(config["seed"]), len(rows))
-    return jax.tree.map(np.asarray, jax.jit(jax.vmap(view.answer))(keys, victims)), victims
+    return jax.tree.map(np.asarray, jit(jax.vmap(view.answer))(keys, victims)), victims
 
 
 def _by_image(result: Result, n: int) -> Result:

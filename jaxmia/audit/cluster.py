@@ -14,6 +14,7 @@ from jaxmia.audit import folder as files
 from jaxmia.audit.sweep import Executor, Task, train_for, work_off
 from jaxmia.compiling import keep_compiled
 from jaxmia.data.fetch import cache_folder
+from jaxmia.packages import require
 
 __all__ = ["on_ray"]
 
@@ -34,11 +35,10 @@ def on_ray(address: str | None = None, workers: int | None = None) -> Executor:
     """
     if workers is not None and (workers < 1 or address is not None):
         raise ValueError(f"workers: {workers}; legal is 1 or more, for a cluster started here (no address)")
-    try:
-        import ray
-        from ray.exceptions import WorkerCrashedError
-    except ImportError as error:
-        raise ImportError(f"--executor ray: needs the package ray; pip install 'jaxmia[ray]' ({error})") from error
+    require("ray")
+    import ray
+    from ray.exceptions import RayTaskError, WorkerCrashedError
+
     # A process that takes most of a GPU's memory at once, as JAX does, leaves none to its neighbors; this one comes
     # first, when it checks the cells.
     shared = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -71,6 +71,8 @@ def on_ray(address: str | None = None, workers: int | None = None) -> Executor:
                 except WorkerCrashedError:
                     words = f"its worker, or that of its training, died {RETRIES + 1} times"
                     wrong = {run: words for _, run in task.cells if not files.is_done(pathlib.Path(run))}
+                except RayTaskError as error:  # whose text is a traceback
+                    raise error.cause from error
                 yield task, wrong
         finally:
             ray.shutdown()

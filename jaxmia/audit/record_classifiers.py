@@ -11,10 +11,12 @@ import optax
 from jaxmia import models
 from jaxmia.audit.classifiers import keywords
 from jaxmia.audit.surveys import Split, Survey, one_hot
+from jaxmia.compiling import jit
 from jaxmia.data import minibatches
 from jaxmia.engine import fit
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Access
+from jaxmia.packages import require
 from jaxmia.target import Target, from_callable, from_linen
 from jaxmia.train import supervised
 
@@ -62,6 +64,7 @@ def target(
         labels = np.random.default_rng((seed, 2)).permutation(labels)
     started = time.monotonic()
     if section["name"] == "decision_tree":
+        require("sklearn")
         from sklearn.tree import DecisionTreeClassifier
 
         tree = DecisionTreeClassifier(random_state=seed).fit(codes, labels)
@@ -107,4 +110,4 @@ def answers(one: Trained, survey: Survey, rows: np.ndarray) -> np.ndarray:
     codes = survey.codes[rows]
     x = one_hot(codes, survey.columns) if one.encoding == "one_hot" else codes.astype(np.float32)
     view = one.target.view(Access.LABELS)
-    return np.asarray(jax.jit(jax.vmap(lambda record: view.answer(jax.random.key(0), record)))(x))
+    return np.asarray(jit(jax.vmap(lambda record: view.answer(jax.random.key(0), record)))(x))

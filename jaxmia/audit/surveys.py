@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmia.data.types import Table
+from jaxmia.packages import require
 
 __all__ = ["SURVEYS", "Split", "Survey", "imputations", "one_hot", "split"]
 
@@ -112,6 +113,7 @@ def imputations(survey: Survey, parts: Split, victims: Int[np.ndarray, " v"]) ->
     `prior` is its share, `imputation` a logistic regression from what the adversary knows of a victim, and
     `imputation_label` the same with the label: only what an attack finds beyond that has leaked from the model.
     """
+    require("sklearn")
     from sklearn.linear_model import LogisticRegression
 
     hidden = {survey.sensitive, *survey.unknown}

@@ -23,6 +23,7 @@ from jaxmia.engine import Plan, Status, run
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.metrics.ranking import auc_difference, auc_interval
 from jaxmia.oracle import Access, ThreatModelError
+from jaxmia.packages import require
 from jaxmia.sections import Schema, Section, check_numbers, within
 from jaxmia.target import Target, from_callable
 
@@ -52,6 +53,7 @@ class Stage(NamedTuple):
 
 def check(config: dict[str, Any]) -> Survey:
     """The survey, once all that a configuration names is seen to fit (ValueError otherwise); nothing is trained."""
+    require("sklearn")  # of the baselines, after the training
     for section in listed(config["attacks"]):
         modality = attacks.get(section["name"]).card.modality
         if modality != "tabular":
@@ -64,6 +66,7 @@ def check(config: dict[str, Any]) -> Survey:
     for section in listed(config["targets"]):
         check_numbers(f"targets ({section['name']}): ", section, least=1)
     survey = SURVEYS[config["data"]["name"]](**keywords(config["data"]))
+    _check_parts(survey, split(survey, config["seed"]))
     silent = from_callable(
         lambda x: np.full((len(x), survey.classes), 1 / survey.classes, np.float32), classes=survey.classes
     )
@@ -71,6 +74,21 @@ def check(config: dict[str, Any]) -> Survey:
         with within(f"attacks ({section['name']})"):
             _assemble(survey, section, silent, "codes", lambda j: np.ones(survey.columns[j]), np.eye(survey.classes))
     return survey
+
+
+def _check_parts(survey: Survey, parts: Split) -> None:
+    """Refuse records of whom too few have, or lack, the wanted attribute: no figure of them would have an interval."""
+    for key, which, rows, least in (
+        ("members", "training", parts.training, 2),
+        ("members", "held-out", parts.held_out, 2),
+        ("public", "public", parts.public, 1),  # of whom an imputation learns
+    ):
+        absent, present = np.bincount(survey.codes[rows, survey.sensitive], minlength=2)
+        if min(absent, present) < least:
+            raise ValueError(
+                f"data.{key}: {len(rows)}; among the {which} records the wanted attribute is present {present} and "
+                f"absent {absent} times; legal is {least} or more of each"
+            )
 
 
 def family(config: dict[str, Any]) -> dict[str, Any]:

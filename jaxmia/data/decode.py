@@ -18,11 +18,9 @@ MAX_PIXELS = 50_000_000
 
 
 def pillow() -> ModuleType:
-    """Pillow's `Image` module, imported on first use; says how to install it where it is missing."""
-    try:
-        from PIL import Image
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("pictures are read by Pillow: pip install 'jaxmia[images]'", name="PIL") from error
+    """Pillow's `Image` module, imported on first use."""
+    from PIL import Image
+
     return Image
 
 

@@ -34,6 +34,7 @@ import numpy as np
 import optax
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.packages import require
 
 __all__ = ["CARD", "dp_sgd", "epsilon", "poisson_batches"]
 
@@ -70,7 +71,7 @@ def dp_sgd(
         against 350 for 128 images and a small convolution net), and the whole minibatch elsewhere.
 
     Raises:
-      ImportError: without jax-privacy, naming the extra that installs it.
+      ImportError: without jax-privacy or dp-accounting, naming the extra that installs both.
       ValueError: if a number is out of range; at the first step, if the model keeps minibatch statistics
         (BatchNorm), through which examples would reach it unclipped.
     """
@@ -79,7 +80,8 @@ def dp_sgd(
     _finite("noise_multiplier", noise_multiplier, zero=True)
     if microbatch is not None and microbatch < 1:
         raise ValueError(f"microbatch: {microbatch}; legal is None or 1 or more")
-    clipped_grad = _need("jax_privacy").clipped_grad
+    require("jax_privacy", "dp_accounting")  # the latter tells what was spent, after a training
+    clipped_grad = _load("jax_privacy").clipped_grad
     at_a_time = 1 if microbatch is None and jax.default_backend() == "cpu" else microbatch
 
     def grads(loss: Callable) -> Callable:
@@ -202,7 +204,7 @@ def epsilon(
         raise ValueError(f"accountant: {accountant!r}; legal is 'pld' or 'rdp'")
     if steps == 0 or noise_multiplier == 0:
         return 0.0 if steps == 0 else float("inf")
-    accounting = _need("dp_accounting")
+    accounting = _load("dp_accounting")
     ledger = accounting.pld.PLDAccountant() if accountant == "pld" else accounting.rdp.RdpAccountant()
     one_step = accounting.PoissonSampledDpEvent(rate, accounting.GaussianDpEvent(noise_multiplier))
     return float(ledger.compose(one_step, steps).get_epsilon(delta))
@@ -239,9 +241,7 @@ def _finite(name: str, value: Any, *, zero: bool = False) -> None:
         raise ValueError(f"{name}: {value}; legal is finite and {'0 or more' if zero else 'above 0'}")
 
 
-def _need(package: str) -> Any:
+def _load(package: str) -> Any:
     """Import on use: both packages take seconds to load, and nothing else needs them."""
-    try:
-        return importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise ImportError(f"dp_sgd needs the package {package}: pip install 'jaxmia[dp]'") from error
+    require(package)
+    return importlib.import_module(package)

@@ -127,7 +127,6 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a safetensors file by name.
 
     Raises:
-      ImportError: without the package safetensors.
       ValueError: for any other kind of file, none of which is opened.
     """
     path = Path(path).expanduser()
@@ -135,11 +134,9 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path}: legal is a .safetensors file; the help of {__name__} shows how to convert a .pt file"
         )
-    try:
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
-    except ImportError as error:
-        raise ImportError("published weights are read by safetensors: pip install safetensors") from error
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
     try:
         return load_file(path)
     except SafetensorError as error:

@@ -70,6 +70,7 @@ A sweep's folder, of which `build_sweep` makes a page, holds run folders, each w
 """
 
 from jaxmia.report.page import build
+from jaxmia.report.sweep_folder import is_sweep
 from jaxmia.report.sweep_page import build_sweep
 
-__all__ = ["build", "build_sweep"]
+__all__ = ["build", "build_sweep", "is_sweep"]

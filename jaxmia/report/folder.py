@@ -114,6 +114,10 @@ def read(folder: pathlib.Path, arrays: bool = True) -> Run:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such run folder")
+    if not any((folder / name).exists() for name in ("config.yaml", "environment.json", "cells")):
+        computed = (folder / "run.json").exists() or (folder / "solve").exists()
+        found = "what jaxmia.run computed, whose result is what it returns" if computed else "no run"
+        raise FileNotFoundError(f"{folder}: holds {found}; pages are made of the run folders of `jaxmia attack`")
     environment = read_object(folder / "environment.json")
     environment.text("command")
     targets = {}
@@ -186,6 +190,13 @@ def _table(entry: Object) -> Table:
 
 
 def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:
+    try:
+        return _finished(folder, targets, truth, arrays)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{error}. To have the cell made anew, delete {folder} and attack again") from error
+
+
+def _finished(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:
     path = folder / "cell.json"
     entry = read_object(path)
     card = entry.inner("card")

@@ -9,8 +9,9 @@ from markupsafe import Markup
 
 from jaxmia.report import panels, tables, template
 from jaxmia.report.folder import PICTURED, Cell, Run, read
+from jaxmia.report.writing import write
 
-__all__ = ["build", "count", "threat", "write"]
+__all__ = ["build", "count", "threat"]
 
 _STATUS = {"RUNNING": "took all steps", "STOPPED": "stopped early", "NONFINITE": "went non-finite"}
 
@@ -27,6 +28,7 @@ def build(folder: str | os.PathLike) -> pathlib.Path:
     Raises:
       FileNotFoundError: the folder or a required file is missing.
       ValueError: a file is damaged or does not fit the others; the message names it.
+      OSError: the page or the table cannot be written; the message names it.
     """
     run = read(pathlib.Path(folder).expanduser())
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -34,13 +36,6 @@ def build(folder: str | os.PathLike) -> pathlib.Path:
     write(run.folder / "results.csv", tables.results(run))
     write(run.folder / "report.html", text)
     return run.folder / "report.html"
-
-
-def write(path: pathlib.Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".partial")
-    part.write_text(text, encoding="utf-8", newline="")
-    os.replace(part, path)
 
 
 def _content(run: Run) -> dict[str, Any]:

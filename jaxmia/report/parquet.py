@@ -2,12 +2,12 @@
 
 import importlib
 import importlib.util
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from jaxmia.report.sweep_folder import number_in
+from jaxmia.report.writing import written_whole
 
 __all__ = ["typed", "write_parquet"]
 
@@ -43,7 +43,6 @@ def write_parquet(path: pathlib.Path, header: Sequence[str], rows: Sequence[Sequ
         return False
     arrow: Any = importlib.import_module("pyarrow")
     columns = {name: arrow.array(typed(name, [row[i] for row in rows])) for i, name in enumerate(header)}
-    part = path.with_name(path.name + ".partial")
-    importlib.import_module("pyarrow.parquet").write_table(arrow.table(columns), part)
-    os.replace(part, path)
+    with written_whole(path) as part:
+        importlib.import_module("pyarrow.parquet").write_table(arrow.table(columns), part)
     return True

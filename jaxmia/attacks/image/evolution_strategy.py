@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmia.core import WORST, Attack, Card, Prior, Process, Scalar, info
 from jaxmia.oracle import Access, Oracle, Scores, lower
+from jaxmia.packages import require
 
 __all__ = ["CARD", "evolution_strategy"]
 
@@ -71,10 +72,9 @@ def evolution_strategy(
     view: Scores = lower(oracle, CARD.access, "image/evolution_strategy")
     if algorithm not in ("cma_es", "snes"):
         raise ValueError(f"algorithm: {algorithm!r}; legal is cma_es or snes")
-    try:
-        from evosax.algorithms import CMA_ES, SNES
-    except ImportError as error:
-        raise ImportError('image/evolution_strategy needs evosax: pip install "jaxmia[es]"') from error
+    require("evosax")
+    from evosax.algorithms import CMA_ES, SNES
+
     (dimensions,) = jax.eval_shape(prior.init, jax.random.key(0)).shape
     each = 4 + int(3 * math.log(dimensions)) if members is None else members
     if each < 4:

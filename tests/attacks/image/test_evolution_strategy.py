@@ -61,6 +61,6 @@ def test_refuses(monkeypatch):
     for wrong in ({"members": 3}, {"budget": 7}, {"algorithm": "pso"}):
         with pytest.raises(Exception, match=next(iter(wrong))):
             evolution_strategy(VIEW, prior(1.0), **wrong)
-    monkeypatch.setitem(sys.modules, "evosax.algorithms", None)
+    monkeypatch.setitem(sys.modules, "evosax", None)
     with pytest.raises(ImportError, match=r"jaxmia\[es\]"):
         evolution_strategy(VIEW, prior(1.0))
