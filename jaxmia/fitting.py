@@ -11,12 +11,15 @@ import numpy as np
 from jaxmia import checkpoint
 from jaxmia.compiling import hoisted, jit, traced
 from jaxmia.core import Info, Process
+from jaxmia.identity import check_stable, identify
 from jaxmia.parallel import Spread, agree, uncommitted
 from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
-from jaxmia.slots import check_stable, fingerprint
 
-__all__ = ["fit"]
+__all__ = ["LOOKED_AT", "fit"]
+
+LOOKED_AT = 16
+"""How many minibatches, from the first to the last, tell one training from another where nothing else does."""
 
 
 def fit(
@@ -34,7 +37,8 @@ def fit(
     Args:
       process: a training run; its data is a minibatch.
       key: typed key; step t gets `fold_in(key, t)`.
-      batches: `step -> minibatch`, pure: the same step gives the same batch.
+      batches: `step -> minibatch`, pure: the same step gives the same batch. In a folder they are known by their
+        attribute `identity`, a text, as those of `jaxmia.data.minibatches` are; without one, by `LOOKED_AT` of them.
       steps: number of steps; None takes the process's own.
       plan: devices, training, block, save_seconds and progress are used.
       folder: where checkpoints go; a run that finds its own there continues to the same result.
@@ -57,20 +61,23 @@ def fit(
     devices = plan.devices or tuple(jax.local_devices() if alone else jax.devices())
     spread = Spread(devices[:1] if alone else devices, sharded=plan.training == "fully_sharded")
     key, first = uncommitted(key), batches(0)
-    before = jax.eval_shape(process.init, key, first)
-    stepped, (after, told), text = traced(process.step, key, before, first)
+    init, before, initial = traced(process.init, key, first)
+    stepped, (after, info_shapes), program = traced(process.step, key, before, first)
     check_stable(before, after)
     layout = spread.layout(before)
-    state = jit(process.init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
+    state = jit(init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
     step, constants, _ = hoisted(
         lambda t, state, batch: stepped(jax.random.fold_in(key, t), state, batch), np.int32(0), before, first
     )
     constants = spread.everywhere(constants)
     advance = jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
-    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), told)
-    done, run_print = 0, fingerprint(text, steps, key, first, spread.collect(state))
+    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), info_shapes)
+    done, identity = 0, {}
     if folder is not None:
-        found = checkpoint.load_newest(folder, (state, history), fingerprint=run_print)
+        programs = [initial, program, traced(process.read, before)[2]]
+        inputs = {"key": key, "set of minibatches": _known_by(batches, steps), "number of steps": steps}
+        identity = identify(programs, **inputs)
+        found = checkpoint.load_newest(folder, (state, history), identity=identity)
         if found is not None:
             done, (state, history) = found
             state = jax.device_put(state, layout)
@@ -93,7 +100,15 @@ def fit(
             if folder is not None and agree(done == steps or time.monotonic() - saved >= plan.save_seconds):
                 kept = spread.collect(state)
                 if jax.process_index() == 0:
-                    checkpoint.save(folder, done, (kept, history), fingerprint=run_print)
+                    checkpoint.save(folder, done, (kept, history), identity=identity)
                 saved = time.monotonic()
     # Host copies, since what is read out must be the same on any devices, and whether resumed or not.
     return process.read(jax.tree.map(jax.numpy.asarray, spread.collect(state))), history
+
+
+def _known_by(batches: Callable[[int], Any], steps: int) -> Any:
+    """What tells these minibatches from others."""
+    identity = getattr(batches, "identity", None)
+    if identity is not None:
+        return identity
+    return [batches(int(step)) for step in np.unique(np.linspace(0, steps - 1, LOOKED_AT).astype(int))]

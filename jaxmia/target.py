@@ -49,6 +49,7 @@ class Target:
       granted: the most access a view may have.
       classes: number of classes it answers.
       digest: sha256 over the parameters, to tell targets and evaluators apart.
+      identity: of a host callable: text that names model and version; None where nothing does, or where parameters do.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Target:
         defense: Defense | None = None,
         serve: Callable[[Outputs], Any] = lambda outputs: jax.nn.softmax(outputs.logits),
         scores: Callable[[Any, Any], Any] | None = None,
+        identity: str | None = None,
     ):
         if apply is None and granted > Access.SCORES:
             raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
@@ -68,11 +70,12 @@ class Target:
             raise ValueError("params: the target has NaN or infinite weights; retrain it or load another checkpoint")
         # A numpy array is a new constant each time it is traced, so that the same run would not know itself again.
         self.apply, self.params, self.classes = apply, jax.tree.map(jnp.asarray, params), classes
-        self.granted = Access(granted)
+        self.granted, self.identity = Access(granted), identity
         self._defend = (defense or Defense()).answer
         self._scores = scores or (lambda key, x: serve(apply(params, x)))  # type: ignore[misc]
         self._explain: Callable[[Callable, Any], Any] | None = None
-        self.digest = digest(params) if params is not None else hashlib.sha256(repr(scores).encode()).hexdigest()
+        named = repr(scores) if identity is None else identity
+        self.digest = digest(params) if params is not None else hashlib.sha256(named.encode()).hexdigest()
 
     def view(self, access: Access, attack: str = "the adversary") -> Any:
         """The oracle with exactly `access`, serving-time defense applied to scores and labels.
@@ -247,7 +250,12 @@ def from_nnx(model: Any, *, classes: int, **options: Any) -> Target:
 
 
 def from_callable(
-    predict: Callable[[np.ndarray], np.ndarray], *, classes: int, granted: Access = Access.SCORES, **options: Any
+    predict: Callable[[np.ndarray], np.ndarray],
+    *,
+    classes: int,
+    granted: Access = Access.SCORES,
+    identity: str | None = None,
+    **options: Any,
 ) -> Target:
     """A target from a plain Python function on the host (a PyTorch or scikit-learn model, an HTTP endpoint).
 
@@ -255,6 +263,8 @@ def from_callable(
       predict: `[n, ...] float32 -> [n, classes]` scores, or `[n]` integer labels when `granted` is LABELS.
       classes: number of classes.
       granted: LABELS or SCORES; a host callable has no gradients to give.
+      identity: text that names the model and its version, as a file's checksum does. Results of a run in a folder are
+        found again under the same text alone; a run in a folder refuses a host callable without one.
     """
     if Access(granted) > Access.SCORES:
         raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
@@ -269,9 +279,11 @@ def from_callable(
             raise ValueError(f"predict: answered shape {answer.shape}, legal is [n, {classes}]")
         return answer.astype(np.float32).reshape(lead + (classes,))
 
+    on_host.identity = identity  # type: ignore[attr-defined]  # by which `jaxmia.identity` knows the program
+
     def scores(key: Any, x: Any) -> Any:
         del key
         shape = jax.ShapeDtypeStruct((classes,), jnp.float32)
         return jax.pure_callback(functools.partial(on_host, jnp.ndim(x)), shape, x, vmap_method="expand_dims")
 
-    return Target(None, None, classes=classes, granted=granted, scores=scores, **options)
+    return Target(None, None, classes=classes, granted=granted, scores=scores, identity=identity, **options)

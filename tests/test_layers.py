@@ -19,21 +19,21 @@ MAY |= {"target": "core oracle"}
 MAY |= {"oracle": "core", "priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
 MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core oracle objectives priors"}
 MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery oracle objectives priors recipes models")
-ENGINE = "core compiling engine fitting plan slots parallel checkpoint progress"
+ENGINE = "core compiling identity engine fitting plan slots parallel checkpoint progress"
 MAY |= dict.fromkeys(ENGINE.split()[1:], ENGINE)
 MAY |= dict.fromkeys(("config", "sections", "audit", "zoo", "cli"))  # experiments import what they like
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WRONG = """core: import jaxmia.oracle; models: import jaxmia; priors: from . import pixels; slots: from jaxmia import data
 attacks: from jaxmia.target import Target; attacks: from jaxmia import target; attacks: import jaxmia.attacks.image.gmi
-report: import jax.numpy; audit: from orbax.checkpoint import v1; recipes: from jaxmia.target import from_linen"""
+report: import jax.numpy; checkpoint: from orbax.checkpoint import v1; recipes: from jaxmia.target import from_linen"""
 
 
 def may(layer, name):
     root, module = (name.split(".") + [""])[:2]
     if root == "jaxmia" and (known := MAY[layer]) is not None:
         return module in known.split()
-    if root == "orbax":
-        return layer == "checkpoint"
+    if root == "orbax":  # after a save of its that failed the process does not end
+        return False
     return root != "" and not (layer == "report" and root in JAX)  # relative imports are not resolved, so refused
 
 
