@@ -104,9 +104,8 @@ def save(folder: pathlib.Path, step: int, tree: Any, *, identity: Identity, keep
     tree, path = _to_numpy(tree), folder / f"step-{step}.npz"
     needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError(
-            errno.ENOSPC, f"checkpoint {path.with_suffix('')}: cannot be written ({free >> 10} KiB free, {needed >> 10} KiB needed)"
-        )
+        room = f"{free >> 10} KiB free, {needed >> 10} KiB needed"
+        raise OSError(errno.ENOSPC, f"checkpoint {path.with_suffix('')}: cannot be written ({room})")
     # As bytes, since an archive does not know the dtypes that numpy lacks (bfloat16); the manifest has them.
     leaves = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in jax.tree.leaves(tree)]
     path.with_suffix(".json").unlink(missing_ok=True)

@@ -23,6 +23,7 @@ from jaxmia import checkpoint, cli, config, from_function, models
 from jaxmia.audit import classifiers, folder
 from jaxmia.audit.image import SCHEMA
 from jaxmia.audit.judge import Judge
+from jaxmia.audit.setup import check
 from jaxmia.core import Attack, Process, Scenario, info
 from jaxmia.data.fetch import read_member
 from jaxmia.engine import Plan, fit, run, solve
@@ -158,19 +159,21 @@ def test_a_truncated_picture_is_named_before_anything_is_trained(configured, tmp
 
 
 def test_a_run_folder_of_another_configuration_is_left_alone(configured, tmp_path, capsys):
-    where = folder.open_run(tmp_path / "run", "seed: 7\n", "0" * 64, "jaxmia attack other.yaml")
+    other = config.load(configured, ["seed=7"], SCHEMA)
+    where = folder.open_run(tmp_path / "run", other, "jaxmia attack other.yaml", check(other).contents)
     (where / "cells").mkdir()
     before = {file: file.read_bytes() for file in where.rglob("*") if file.is_file()}
     told = refused(capsys, "attack", configured, "--out", where)
     assert f"run folder {where}: holds a run of another configuration" in told and "--out" in told
     assert {file: file.read_bytes() for file in where.rglob("*") if file.is_file()} == before
+    assert "seed is another; name another folder" in told
     (where / "config.yaml").write_bytes(configured.read_bytes())
     assert "config.yaml: is not what the run was made with" in refused(capsys, "evaluate", where)
 
 
 def test_a_run_without_candidates_is_not_evaluated(configured, tmp_path, capsys):
     checked = config.load(configured, (), SCHEMA)
-    where = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "")
+    where = folder.open_run(tmp_path / "run", checked, "", check(checked).contents)
     assert "has no finished cell to evaluate; run `jaxmia attack` first" in refused(capsys, "evaluate", where)
     assert not (where / "training").exists()
 

@@ -85,9 +85,7 @@ def test_programs_that_compute_otherwise_have_other_identities(what):
 
 def test_equal_constants_are_the_same_however_often_they_are_made():
     once = np.ones((3, 3), np.float32)
-    assert of(lambda x: weighed(once)(weighed(once)(x))) == of(
-        lambda x: weighed(once.copy())(weighed(once.copy())(x))
-    )
+    assert of(lambda x: weighed(once)(weighed(once)(x))) == of(lambda x: weighed(once.copy())(weighed(once.copy())(x)))
 
 
 def test_what_a_program_is_called_from_does_not_count():
@@ -229,7 +227,9 @@ def test_a_row_that_no_minibatch_looked_at_holds_counts_too():
     rows = np.zeros((1000, 2), np.float32)
     changed = rows.copy()
     changed[777, 1] = 1
-    known = [minibatches({"x": x}, 10, seed).identity for x, seed in ((rows, 0), (rows.copy(), 0), (changed, 0), (rows, 1))]
+    known = [
+        minibatches({"x": x}, 10, seed).identity for x, seed in ((rows, 0), (rows.copy(), 0), (changed, 0), (rows, 1))
+    ]
     assert known[0] == known[1] and len(set(known)) == 3
 
 

@@ -13,6 +13,7 @@ from jaxmia.audit.classifiers import keywords
 from jaxmia.audit.surveys import Split, Survey, one_hot
 from jaxmia.data import minibatches
 from jaxmia.engine import fit
+from jaxmia.identity import digest
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Access
 from jaxmia.target import Target, from_callable, from_linen
@@ -62,6 +63,7 @@ def target(
         labels = np.random.default_rng((seed, 2)).permutation(labels)
     started = time.monotonic()
     if section["name"] == "decision_tree":
+        import sklearn
         from sklearn.tree import DecisionTreeClassifier
 
         tree = DecisionTreeClassifier(random_state=seed).fit(codes, labels)
@@ -71,7 +73,9 @@ def target(
             scores[:, tree.classes_] = tree.predict_proba(x)
             return scores
 
-        model, encoding, granted, parameters = from_callable(predict, classes=survey.classes), "codes", "SCORES", None
+        identity = f"decision_tree of scikit-learn {sklearn.__version__} on {digest([codes, labels, seed])}"
+        model = from_callable(predict, classes=survey.classes, identity=identity)
+        encoding, granted, parameters = "codes", "SCORES", None
     else:
         make, steps, rate = TARGETS[section["name"]](**keywords(section))
         module = make(survey.classes)

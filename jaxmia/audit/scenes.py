@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmia import models, priors
+from jaxmia.config import digest
 from jaxmia.core import Prior
 from jaxmia.data import splits
 from jaxmia.data.splits import Manifest, Split
@@ -23,16 +24,23 @@ class Scene(NamedTuple):
     """A data set, split.
 
     Attributes:
-      name: of the data set, for pictures of the user's with the first digits of their manifest's digest.
+      name: of the data set, for pictures of the user's with the first digits of their digest.
       split: train, validation and locked test of the private classes, and public images of other classes.
       names: of the private classes.
       faces: whether the pretrained face embedding can judge.
+      contents: sha256 of each part's pictures and labels (`splits.contents`).
     """
 
     name: str
     split: Split
     names: tuple[str, ...]
     faces: bool
+    contents: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all parts: two people who name it speak of the same pictures, divided alike."""
+        return digest(self.contents)
 
 
 def orl(*, height: int = 56, width: int = 46, split_seed: int = 0) -> Scene:
@@ -41,7 +49,8 @@ def orl(*, height: int = 56, width: int = 46, split_seed: int = 0) -> Scene:
     from jaxmia.data import orl_manifest, split
 
     manifest = orl_manifest(split_seed)
-    return Scene("orl", split(source.load(height, width), manifest), tuple(manifest.private), True)
+    parts = split(source.load(height, width), manifest)
+    return Scene("orl", parts, tuple(manifest.private), True, splits.contents(parts))
 
 
 def mnist(*, size: int = 32, per_class: int | None = None, split_seed: int = 0) -> Scene:
@@ -53,7 +62,7 @@ def mnist(*, size: int = 32, per_class: int | None = None, split_seed: int = 0) 
     parts = split(source.load(size), manifest)
     if per_class is not None:
         parts = Split(*(_at_most(part, per_class, split_seed) for part in parts))
-    return Scene("mnist", parts, tuple(manifest.private), False)
+    return Scene("mnist", parts, tuple(manifest.private), False, splits.contents(parts))
 
 
 def _at_most(images: Images, per_class: int, seed: int) -> Images:
@@ -86,7 +95,7 @@ def folder(
 
     Of every picture a centered square of `crop` pixels, else the largest one, is resized to `size`. `validation` and
     `test` are shares of each private person's photos. A `manifest` file replaces this division; `sha256` is the digest
-    that either must have. `public_most` is the most public pictures.
+    that the pictures, cut, resized and divided, must have. `public_most` is the most public pictures.
     """
     from jaxmia.data import image_folder
 
@@ -103,10 +112,10 @@ def folder(
         chosen = [*first, *(name for name in chosen if name not in first)]
     made = _manifest(
         images, f"folder:{os.path.basename(root)}", chosen[:private], chosen[private:],
-        validation=validation, test=test, seed=split_seed, path=manifest, sha256=sha256,
+        validation=validation, test=test, seed=split_seed, path=manifest,
     )  # fmt: skip
     public = _public(public_root, size, public_crop, public_most, split_seed) if public_root else None
-    return _scene("folder", images, made, public, public_most, split_seed)
+    return _scene("folder", images, made, public, public_most, split_seed, sha256)
 
 
 def celeba(
@@ -137,11 +146,9 @@ def celeba(
         raise ValueError(f"data.private: {private}; legal is 1 to {len(images.names) - 1}")
     first = splits.most_frequent(images.labels, images.names, private)
     others = sorted(set(images.names) - set(first), key=int)
-    made = _manifest(
-        images, "celeba", first, others, validation=validation, test=test, seed=split_seed, path=manifest, sha256=sha256
-    )
+    made = _manifest(images, "celeba", first, others, validation=validation, test=test, seed=split_seed, path=manifest)
     public = _public(public_root, size, public_crop, public_most, split_seed) if public_root else None
-    return _scene("celeba", images, made, public, public_most, split_seed)
+    return _scene("celeba", images, made, public, public_most, split_seed, sha256)
 
 
 def _manifest(
@@ -151,24 +158,16 @@ def _manifest(
     public: Sequence[str],
     *,
     path: str,
-    sha256: str,
     **shares: Any,
 ) -> Manifest:
-    """The division of a file, else one made by shares and seed; either must have the digest, where one is given."""
+    """The division of a file, else one made by shares and seed."""
     if path and not os.path.isfile(path):
         raise FileNotFoundError(f"data.manifest: {path!r} is no file; leave it out to divide by data.split_seed")
-    made = (
-        Manifest.read(path)
-        if path
-        else splits.identity_manifest(
-            images.labels, images.names, dataset=dataset, private=private, public=public, **shares
-        )
+    if path:
+        return Manifest.read(path)
+    return splits.identity_manifest(
+        images.labels, images.names, dataset=dataset, private=private, public=public, **shares
     )
-    if sha256 and made.digest != sha256:
-        raise ValueError(
-            f"data.sha256: {sha256}; the division has {made.digest}: other pictures, another split_seed or another file"
-        )
-    return made
 
 
 def _public(root: str, size: int, crop: int | None, most: int | None, seed: int) -> Images:
@@ -180,9 +179,15 @@ def _public(root: str, size: int, crop: int | None, most: int | None, seed: int)
 
 
 def _scene(
-    name: str, images: Images, manifest: Manifest, public: Images | None, public_most: int | None, seed: int
+    name: str,
+    images: Images,
+    manifest: Manifest,
+    public: Images | None,
+    public_most: int | None,
+    seed: int,
+    sha256: str,
 ) -> Scene:
-    """The parts, named with the digest of their division."""
+    """The parts, named with their digest, which must be `sha256` where that is given."""
     parts = splits.split(images, manifest._replace(public=()) if public else manifest)
     if public is None:
         public = parts.public
@@ -194,7 +199,13 @@ def _scene(
     for part in ("train", "test"):
         if len(getattr(parts, part).labels) == 0:
             raise ValueError(f"data: the division leaves no pictures to {part}")
-    return Scene(f"{name} {manifest.digest[:12]}", parts._replace(public=public), manifest.private, True)
+    parts = parts._replace(public=public)
+    scene = Scene(name, parts, manifest.private, True, splits.contents(parts))
+    if sha256 and scene.digest != sha256:
+        raise ValueError(
+            f"data.sha256: {sha256}; the pictures have {scene.digest}: others, cut, resized or divided otherwise"
+        )
+    return scene._replace(name=f"{name} {scene.digest[:12]}")
 
 
 DATA: dict[str, Callable[..., Scene]] = {"orl": orl, "mnist": mnist, "folder": folder, "celeba": celeba}

@@ -14,10 +14,12 @@ from jaxtyping import Array, Float, Int
 
 from jaxmia import attacks, defenses, models, zoo
 from jaxmia.audit import classifiers
-from jaxmia.audit.classifiers import keywords, listed
+from jaxmia.audit.classifiers import keywords
+from jaxmia.audit.roles import listed
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
 from jaxmia.core import Attack, Process, Scalar
 from jaxmia.data import minibatches, to_float
+from jaxmia.identity import digest as content_digest
 from jaxmia.plan import Plan, check_plan
 from jaxmia.priors import Blocks, cut
 from jaxmia.sections import check_numbers, within
@@ -206,7 +208,10 @@ def attacked(config: dict[str, Any], scene: Scene) -> Int[np.ndarray, " n"]:
 def public_batches(config: dict[str, Any], scene: Scene) -> Callable[[int], Any]:
     """Minibatches of public images, for the training stages of attacks."""
     public = to_float(scene.split.public.images)
-    return minibatches({"x": public}, min(config["public_batch"], len(public)), config["seed"])
+    size, seed = min(config["public_batch"], len(public)), config["seed"]
+    return classifiers.Minibatches(
+        minibatches({"x": public}, size, seed), content_digest([scene.contents["public"], size, seed])
+    )
 
 
 def check(config: dict[str, Any]) -> Scene:

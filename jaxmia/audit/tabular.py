@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxmia import attacks
 from jaxmia.audit import folder as files
-from jaxmia.audit.classifiers import keywords, listed, named
+from jaxmia.audit.classifiers import keywords
 from jaxmia.audit.record_classifiers import TARGETS, Trained, answers, target
+from jaxmia.audit.roles import listed, named
 from jaxmia.audit.surveys import SURVEYS, Split, Survey, imputations, split
 from jaxmia.core import Attack, Scenario
 from jaxmia.engine import Plan, Status, run
@@ -76,9 +77,17 @@ def family(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def train(config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None) -> list[Trained]:
-    """Train what is missing, in the folder `training` or that of the first run; write the records of the targets."""
-    survey = check(config)
+def train(
+    config: dict[str, Any],
+    runs: Sequence[pathlib.Path],
+    training: pathlib.Path | None = None,
+    data: Survey | None = None,
+) -> list[Trained]:
+    """Train what is missing, in the folder `training` or that of the first run; write the records of the targets.
+
+    `data` is what `check` returned for the configuration; None checks it here.
+    """
+    survey = check(config) if data is None else data
     parts = split(survey, config["seed"])
     jobs = [(name, section, False) for name, section in named(listed(config["targets"]))]
     jobs += [(f"{name}-shuffled", section, True) for name, section, _ in jobs if name in config["controls"]]
@@ -93,7 +102,9 @@ def train(config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathli
 
 
 def audit(
-    members: Sequence[tuple[dict[str, Any], pathlib.Path]], training: pathlib.Path | None = None
+    members: Sequence[tuple[dict[str, Any], pathlib.Path]],
+    training: pathlib.Path | None = None,
+    data: Survey | None = None,
 ) -> dict[pathlib.Path, str]:
     """Run every cell of configurations, as in `jaxmia.audit.image`.
 
@@ -103,16 +114,16 @@ def audit(
     """
     failed = {}
     for config, folder in members:
-        trained = train(config, [folder], training)
+        survey = check(config) if data is None else data
+        trained = train(config, [folder], training, survey)
         try:
-            _audit(config, folder, trained)
+            _audit(config, folder, trained, survey)
         except FloatingPointError as error:
             failed[folder] = str(error)
     return failed
 
 
-def _audit(config: dict[str, Any], run_folder: pathlib.Path, trained: list[Trained]) -> None:
-    survey = check(config)
+def _audit(config: dict[str, Any], run_folder: pathlib.Path, trained: list[Trained], survey: Survey) -> None:
     parts = split(survey, config["seed"])
     without = imputations(survey, parts, np.concatenate([parts.training, parts.held_out]))
     stage = Stage(config, run_folder, survey, parts, without)

@@ -1,7 +1,9 @@
 """Reading a run folder; what is damaged or contradictory raises an error that names the file."""
 
+import contextlib
 import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,6 +82,7 @@ class Cell(NamedTuple):
     targets: Int[np.ndarray, " n"] | None
     pictures: dict[int, np.ndarray]
     nearest_public: dict[int, np.ndarray]
+    environment: dict[str, Any]
 
 
 class Table(NamedTuple):
@@ -114,6 +117,24 @@ def read(folder: pathlib.Path, arrays: bool = True) -> Run:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such run folder")
+    with _cured_by("the command that made the run writes it anew"):
+        return _read(folder, arrays)
+
+
+@contextlib.contextmanager
+def _cured_by(remedy: str) -> Iterator[None]:
+    """What is missing or damaged is told with what mends it; the innermost knows best."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        if hasattr(error, "__notes__"):
+            raise
+        cured = type(error)(f"{error}; {remedy}")
+        cured.add_note(remedy)
+        raise cured from None
+
+
+def _read(folder: pathlib.Path, arrays: bool) -> Run:
     environment = read_object(folder / "environment.json")
     environment.text("command")
     targets = {}
@@ -131,13 +152,24 @@ def read(folder: pathlib.Path, arrays: bool = True) -> Run:
     return Run(
         folder,
         existing(folder / "config.yaml").read_text(encoding="utf-8"),
-        environment.values,
+        _environment(environment.values, cells),
         targets,
         truth,
         sorted(cells, key=lambda cell: (order.index(cell.target), cell.control)),
         [path.name for path in folders if not (path / "done.json").exists()],
         [_table(entry) for entry in read_objects(folder / "tables.json")] if (folder / "tables.json").exists() else [],
     )
+
+
+def _environment(written: dict[str, Any], cells: list[Cell]) -> dict[str, Any]:
+    """What the cells were made in, all values of what they differ in; what they do not say as it was written."""
+    found: dict[str, list[Any]] = {}
+    for cell in cells:
+        for name, value in cell.environment.items():
+            values = found.setdefault(name, [])
+            values += [value] * (value not in values)
+    made = {name: values[0] if len(values) == 1 else "; ".join(map(str, values)) for name, values in found.items()}
+    return {**written, **made}
 
 
 def _measured(entry: Object) -> Measured:
@@ -186,6 +218,11 @@ def _table(entry: Object) -> Table:
 
 
 def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:
+    with _cured_by(f"delete the folder {folder}, and `jaxmia attack` makes it anew"):
+        return _read_cell(folder, targets, truth, arrays)
+
+
+def _read_cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:
     path = folder / "cell.json"
     entry = read_object(path)
     card = entry.inner("card")
@@ -214,6 +251,7 @@ def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None,
         folder.name, entry.text("attack"), entry.text("label"), entry.text("target"), entry.whole("seed"),
         entry.field("control", bool, "true or false"), card.values, entry.inner("hyperparameters").values, n,
         entry.number("seconds"), queries, status.values, metrics, headline, _curve(entry), *rows,
+        entry.inner("environment").values if "environment" in entry.values else {},
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def build(folder: str | os.PathLike) -> pathlib.Path:
 
 def write(path: pathlib.Path, text: str) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + ".partial")
+    part = path.with_name(f".{path.name}.{os.getpid()}.partial")
     part.write_text(text, encoding="utf-8", newline="")
     os.replace(part, path)
 
