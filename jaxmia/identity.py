@@ -178,7 +178,9 @@ class _Walk:
             return _sha(*(_aval(variable.aval) for variable in variables))
 
         def use(atoms: Sequence[Any]) -> bytes:
-            return _sha(*(_array(a.val, a.aval.dtype) if isinstance(a, Literal) else names[a] for a in atoms))
+            return _sha(
+                *(_array(a.val, getattr(a.aval, "dtype", None)) if isinstance(a, Literal) else names[a] for a in atoms)
+            )
 
         inputs = bind(jaxpr.invars)
         if constants is None:

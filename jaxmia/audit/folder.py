@@ -188,6 +188,8 @@ def refuse_another(run: pathlib.Path, config: dict[str, Any], contents: dict[str
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path}: damaged ({error}); delete the folder {run}, or {instead}") from None
     words = roles.differing(sections, roles.decisions(config))
+    if data == contents and "data is another" in words:  # the same pictures at another place
+        words.remove("data is another")
     if words:
         raise ValueError(
             f"run folder {run}: holds a run of another configuration ({run / 'config.yaml'}): {', '.join(words)}; "

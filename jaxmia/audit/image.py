@@ -174,7 +174,8 @@ def _healable(cell: pathlib.Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{error}; delete the folder {cell}, and `jaxmia attack` makes it anew") from None
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{error}; delete the folder {cell}, and `jaxmia attack` makes it anew") from None
 
 
 def _write_truth(stage: Stage) -> None:

@@ -37,7 +37,7 @@ class Minibatches:
         sha = hashlib.sha256(f"minibatches of {self._size}, seed {self._seed}".encode())
         for path, leaf in _leaves(self._arrays, ""):
             sha.update(f"{path}{leaf.shape}{leaf.dtype}".encode())
-            sha.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8))
+            sha.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
         return sha.hexdigest()
 
 

@@ -129,8 +129,8 @@ def contents(parts: Split) -> dict[str, str]:
     found = {}
     for part, images in parts._asdict().items():
         sha = hashlib.sha256(json.dumps([images.images.shape, images.names]).encode())
-        sha.update(np.ascontiguousarray(images.images).reshape(-1))
-        sha.update(np.ascontiguousarray(images.labels, np.int64))
+        sha.update(np.ascontiguousarray(images.images).data)
+        sha.update(np.ascontiguousarray(images.labels, np.int64).data)
         found[part] = sha.hexdigest()
     return found
 

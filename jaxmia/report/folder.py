@@ -129,7 +129,7 @@ def _cured_by(remedy: str) -> Iterator[None]:
     except (FileNotFoundError, ValueError) as error:
         if hasattr(error, "__notes__"):
             raise
-        cured = type(error)(f"{error}; {remedy}")
+        cured = (FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError)(f"{error}; {remedy}")
         cured.add_note(remedy)
         raise cured from None
 
@@ -151,7 +151,7 @@ def _read(folder: pathlib.Path, arrays: bool) -> Run:
     order = list(targets)
     return Run(
         folder,
-        existing(folder / "config.yaml").read_text(encoding="utf-8"),
+        _text(existing(folder / "config.yaml")),
         _environment(environment.values, cells),
         targets,
         truth,
@@ -159,6 +159,13 @@ def _read(folder: pathlib.Path, arrays: bool) -> Run:
         [path.name for path in folders if not (path / "done.json").exists()],
         [_table(entry) for entry in read_objects(folder / "tables.json")] if (folder / "tables.json").exists() else [],
     )
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: damaged, no text: {error}") from None
 
 
 def _environment(written: dict[str, Any], cells: list[Cell]) -> dict[str, Any]:
@@ -251,7 +258,7 @@ def _read_cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | 
         folder.name, entry.text("attack"), entry.text("label"), entry.text("target"), entry.whole("seed"),
         entry.field("control", bool, "true or false"), card.values, entry.inner("hyperparameters").values, n,
         entry.number("seconds"), queries, status.values, metrics, headline, _curve(entry), *rows,
-        entry.inner("environment").values if "environment" in entry.values else {},
+        environment=entry.inner("environment").values if "environment" in entry.values else {},
     )  # fmt: skip
 
 
