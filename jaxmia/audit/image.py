@@ -118,13 +118,7 @@ def audit(
             for name in names:
                 (stage.folder / "cells" / f"{one.name}--{name}").mkdir(parents=True, exist_ok=True, mode=0o700)
         for cell in _solved(stage.folder):  # the judging was interrupted, or lacked an evaluator that can be had by now
-            judged = set(
-                _healable(cell, lambda cell=cell: read_object(cell / "cell.json").values).get("evaluators", ())
-            )
-            wanted = {judge.digest for judge in judges}
-            # By whom it was judged and is no more; the embedding stays where it cannot be had this time.
-            lost = len(judged - wanted) > (scene.faces and all(judge.name != "face_embedding" for judge in judges))
-            if not files.is_done(cell) or wanted - judged or lost:
+            if not files.is_done(cell) or _judged_by_others(cell, judges, scene):
                 _judge_anew(cell, judges)
     _baseline_cells(stages, trained[0].name)
     failed: dict[pathlib.Path, str] = {}
@@ -159,6 +153,14 @@ def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
 def _solved(run_folder: pathlib.Path) -> list[pathlib.Path]:
     """Cells with candidates, judged or not: the record is written after them."""
     return sorted(record.parent for record in run_folder.glob("cells/*/cell.json"))
+
+
+def _judged_by_others(cell: pathlib.Path, judges: list[Judge], scene: Scene) -> bool:
+    """Whether a judge is missing or one too many; the embedding's verdict stays where it cannot be had this time."""
+    record = _healable(cell, lambda: read_object(cell / "cell.json").values)
+    names = {metric.rpartition("[")[2].removesuffix("]") for metric in record.get("metrics", ()) if metric.endswith("]")}
+    known = {judge.name for judge in judges} | ({"face_embedding"} if scene.faces else set())
+    return not {judge.digest for judge in judges} <= set(record.get("evaluators", ())) or not names <= known
 
 
 def _judge_anew(cell: pathlib.Path, judges: list[Judge]) -> None:
