@@ -47,9 +47,10 @@ def audit(name: str, seed: int, runs: pathlib.Path) -> pathlib.Path:
     """One configuration with one seed, run or found."""
     overrides = [f"seed={seed}", f"data.split_seed={seed}"]
     resolved = config.load(CONFIGS / f"{name}.yaml", overrides, image.SCHEMA)
-    text, digest = config.dump(resolved), config.digest(resolved)
-    where = folder.open_run(runs / f"{name}-{seed}", text, digest, f"experiments/orl.py, {name}, seed {seed}")
-    failed = image.audit([(resolved, where)])
+    data = image.check(resolved)
+    command = f"experiments/orl.py, {name}, seed {seed}"
+    where = folder.open_run(runs / f"{name}-{seed}", resolved, command, data.contents)
+    failed = image.audit([(resolved, where)], None, data)
     if failed:
         raise FloatingPointError(failed[where])
     return where

@@ -1,9 +1,11 @@
-"""What survives kill -9: checkpoints of a tree (orbax) and finished parts of a result (npz), both verified by checksum.
+"""What survives kill -9: checkpoints of a tree and finished parts of a result, both `.npz` verified by checksum.
 
-Layout of a folder: `step-<n>/` with orbax's files (`step-<n>.npz` where several processes run), `step-<n>.json` written
-last (step, fingerprint, shapes, dtypes, sha256 of the arrays): a checkpoint without a verifying manifest does not exist.
+Layout of a folder: `step-<n>.npz` with the leaves of the tree as bytes, `step-<n>.json` written last (step, identity of
+the run, shapes, dtypes, sha256 of the arrays): a checkpoint without a verifying manifest does not exist.
 `part-<first row>-<sha256>.npz` holds finished cases; its name is its checksum. Folders are readable by their owner only:
 they hold reconstructions.
+
+Nothing here has threads or hangs: a save that fails has failed when it returns.
 """
 
 import contextlib
@@ -15,13 +17,26 @@ import os
 import pathlib
 import shutil
 import warnings
+import zipfile
+import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["load_newest", "load_parts", "private_folder", "save", "save_part", "saved_steps", "write_atomically"]
+from jaxmia.identity import Identity, differing
+
+__all__ = [
+    "holds_another",
+    "load_newest",
+    "load_parts",
+    "private_folder",
+    "save",
+    "save_part",
+    "saved_steps",
+    "write_atomically",
+]
 
 
 def private_folder(path: str | os.PathLike) -> pathlib.Path:
@@ -81,41 +96,26 @@ def _describe(tree: Any) -> dict[str, Any]:
     return {"leaves": leaves, "sha256": sha.hexdigest()}
 
 
-def _as_dict(tree: Any) -> dict[str, np.ndarray]:
-    """Leaves by position; zero-size arrays are left out since orbax refuses them (the template restores them)."""
-    return {f"{i:04d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree)) if leaf.size}
-
-
-def save(folder: pathlib.Path, step: int, tree: Any, *, fingerprint: str, keep: int = 2) -> None:
+def save(folder: pathlib.Path, step: int, tree: Any, *, identity: Identity, keep: int = 2) -> None:
     """Save a tree of arrays as checkpoint `step`; the newest `keep` checkpoints are kept.
 
     Raises:
       OSError: it cannot be written (no space, no permission); the checkpoints before it are kept.
     """
-    from orbax.checkpoint import v1 as ocp
-
-    tree = _to_numpy(tree)
-    path = folder / f"step-{step}"
+    tree, path = _to_numpy(tree), folder / f"step-{step}.npz"
     needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(folder).free
-    if needed > free:  # orbax would find out halfway, with a traceback from a thread of its own
-        raise OSError(
-            errno.ENOSPC, f"checkpoint {path}: cannot be written ({free >> 10} KiB free, {needed >> 10} KiB needed)"
-        )
-    manifest = {"version": 1, "step": step, "fingerprint": fingerprint, **_describe(tree)}
-    if path.exists():
-        shutil.rmtree(path)
-    try:
-        if jax.process_count() > 1:  # there orbax saves jointly or not at all, and each process is at a step of its own
-            write_atomically(path.with_suffix(".npz"), _npz(_as_dict(tree)))
-        else:
-            ocp.save(str(path), _as_dict(tree))
-    except Exception as error:  # its storage reports a full disk as ValueError, among others
-        raise OSError(f"checkpoint {path}: cannot be written ({error})") from error
+    if needed > free:
+        room = f"{free >> 10} KiB free, {needed >> 10} KiB needed"
+        raise OSError(errno.ENOSPC, f"checkpoint {path.with_suffix('')}: cannot be written ({room})")
+    # As bytes, since an archive does not know the dtypes that numpy lacks (bfloat16); the manifest has them.
+    leaves = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in jax.tree.leaves(tree)]
+    path.with_suffix(".json").unlink(missing_ok=True)
+    write_atomically(path, _npz({f"{i:04d}": leaf for i, leaf in enumerate(leaves)}))
+    manifest = {"version": 2, "step": step, "identity": identity, **_describe(tree)}
     write_atomically(path.with_suffix(".json"), json.dumps(manifest).encode())
     for old in saved_steps(folder)[keep:]:
         (folder / f"step-{old}.json").unlink()
         (folder / f"step-{old}.npz").unlink(missing_ok=True)
-        shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
 
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
@@ -123,45 +123,51 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
     return sorted((int(file.stem[5:]) for file in folder.glob("step-*.json")), reverse=True)
 
 
-def load_newest(folder: pathlib.Path, template: Any, *, fingerprint: str) -> tuple[int, Any] | None:
+def load_newest(folder: pathlib.Path, template: Any, *, identity: Identity) -> tuple[int, Any] | None:
     """The newest checkpoint that verifies, as `(step, tree of numpy arrays)`; None without one.
 
     A damaged checkpoint is reported and the one before it is used; one of other shapes than the template's is passed
     over.
 
     Raises:
-      ValueError: if the folder's checkpoints belong to another run.
+      ValueError: if the folder's checkpoints belong to another run, naming what differs.
     """
-    from orbax.checkpoint import v1 as ocp
-
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+    leaves, structure = jax.tree.flatten(shapes)
     for step in saved_steps(folder):
-        path = folder / f"step-{step}"
+        path = folder / f"step-{step}.npz"
         try:
             manifest = json.loads(path.with_suffix(".json").read_bytes())
-            if manifest["fingerprint"] != fingerprint:
-                raise _Foreign
-            if manifest["leaves"] != _describe(shapes)["leaves"]:
-                continue  # of the same run, cut up otherwise
-            alone = path.with_suffix(".npz")
-            loaded = _read_npz(alone.read_bytes()) if alone.exists() else ocp.load(str(path), _as_dict(shapes))
-            leaves, structure = jax.tree.flatten(shapes)
-            tree = jax.tree.unflatten(structure, [loaded.get(f"{i:04d}", leaf) for i, leaf in enumerate(leaves)])
+            found, described = manifest.get("identity"), manifest["leaves"]
+        except (ValueError, KeyError, AttributeError) as error:
+            _warn(path, error)
+            continue
+        if found != identity:
+            raise holds_another(folder, found, identity)
+        if described != _describe(shapes)["leaves"]:
+            continue  # of the same run, cut up otherwise
+        try:
+            loaded = _read_npz(path.read_bytes())
+            arrays = [loaded[f"{i:04d}"].view(leaf.dtype).reshape(leaf.shape) for i, leaf in enumerate(leaves)]
+            tree = jax.tree.unflatten(structure, arrays)
             if {**manifest, **_describe(tree)} != manifest:
                 raise ValueError("checksum, shapes or dtypes differ from its manifest")
             return step, tree
-        except _Foreign:
-            raise ValueError(
-                f"folder {folder}: holds a checkpoint of another run (other inputs, settings or code); "
-                "name an empty folder, or delete this one to start again"
-            ) from None
-        except Exception as error:  # whatever orbax finds wrong with damaged files: said, and the one before is used
-            warnings.warn(f"checkpoint {path} cannot be used ({error}); trying the one before", stacklevel=2)
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            _warn(path, error)
     return None
 
 
-class _Foreign(Exception):
-    pass
+def _warn(path: pathlib.Path, error: Exception) -> None:
+    warnings.warn(f"checkpoint {path.with_suffix('')} cannot be used ({error}); trying the one before", stacklevel=3)
+
+
+def holds_another(folder: pathlib.Path, found: Any, wanted: Identity) -> ValueError:
+    """The refusal of a folder whose identity is another one."""
+    return ValueError(
+        f"folder {folder}: holds another run ({differing(found, wanted)}); "
+        "name an empty folder, or delete this one to start again"
+    )
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:

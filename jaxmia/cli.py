@@ -165,24 +165,25 @@ def _load(path: Any, overrides: Sequence[str]) -> tuple[dict[str, Any], Any]:
 
 
 def _attack(options: argparse.Namespace) -> None:
-    from jaxmia import config
     from jaxmia.audit import folder
 
     checked, module = _load(options.config, options.override)
     if "sweep" in checked:
         raise ValueError(f"{options.config}: sweep: has several cells; use `jaxmia sweep`, or drop it")
-    run = folder.open_run(options.out, config.dump(checked), config.digest(checked), options.command)
-    if options.verb == "train":
-        module.train(checked, [run])
-        print(f"trained: {run / 'training'}")
-        return
-    failed = module.audit([(checked, run)])
-    if failed:
-        raise FloatingPointError(failed[run])
-    print(f"candidates and measurements: {run}")
-    options.run = run
-    if not options.process_id:  # what a report reads the first process wrote
-        _report(options)
+    data = module.check(checked)  # before anything is written
+    with folder.held(options.out, options.command) as run:
+        folder.open_run(run, checked, options.command, data.contents)
+        if options.verb == "train":
+            module.train(checked, [run], None, data)
+            print(f"trained: {run / 'training'}")
+            return
+        failed = module.audit([(checked, run)], None, data)
+        if failed:
+            raise FloatingPointError(failed[run])
+        print(f"candidates and measurements: {run}")
+        options.run = run
+        if not options.process_id:  # what a report reads the first process wrote
+            _report(options)
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -225,7 +226,7 @@ def _show(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     import pathlib
 
-    from jaxmia import config, report
+    from jaxmia import report
     from jaxmia.audit import folder
 
     run = pathlib.Path(options.run).expanduser()
@@ -241,12 +242,13 @@ def _evaluate(options: argparse.Namespace) -> None:
         if key.split(".")[0] != "evaluators":
             raise ValueError(f"{key}: cannot change for candidates that are there; legal is evaluators")
     stored, _ = _load(run / "config.yaml", [])
-    if not folder.holds(run, config.digest(stored)):
+    if not folder.holds(run, stored):
         raise ValueError(f"{run / 'config.yaml'}: is not what the run was made with (see config.sha256); restore it")
     checked, module = _load(run / "config.yaml", options.override)
-    module.evaluate(checked, run)
-    folder.amend_environment(run, evaluated=options.command)
-    _report(options)
+    with folder.held(run, options.command):
+        module.evaluate(checked, run)
+        folder.amend_environment(run, evaluated=options.command)
+        _report(options)
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 __all__ = ["compiler_options", "hoisted", "jit", "keep_compiled", "refuse_64_bit", "traced"]
 
@@ -59,15 +59,15 @@ def jit(fn: Callable, **how: Any) -> Callable:
     return jax.jit(fn, compiler_options=compiler_options(jax.default_backend()), **how)
 
 
-def traced(fn: Callable, *examples: Any) -> tuple[Callable, Any, str]:
-    """Trace `fn` once: an equal function that never runs its Python again, its output shapes, and its text."""
+def traced(fn: Callable, *examples: Any) -> tuple[Callable, Any, ClosedJaxpr]:
+    """Trace `fn` once: an equal function that never runs its Python again, its output shapes, and its program."""
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*examples)
     structure = jax.tree.structure(shapes)
 
     def call(*args: Any) -> Any:
         return jax.tree.unflatten(structure, jaxpr_as_fun(closed)(*jax.tree.leaves(args)))
 
-    return call, shapes, str(closed.jaxpr)
+    return call, shapes, closed
 
 
 def hoisted(fn: Callable, *examples: Any) -> tuple[Callable, list, Any]:

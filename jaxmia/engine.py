@@ -24,6 +24,7 @@ from jaxmia.cases import as_arrays, check_labels, count
 from jaxmia.compiling import refuse_64_bit
 from jaxmia.core import Attack, Info, Process, Scenario
 from jaxmia.fitting import fit
+from jaxmia.identity import Identity, identify
 from jaxmia.journal import Journal
 from jaxmia.parallel import (
     Program,
@@ -118,11 +119,13 @@ def solve(
                     most, chunk = 1024, even_chunk(each, 1024, plan)
                     continue
                 if work is None:
+                    inputs = {"key": key, "cases": (cases, ids), "number of steps": steps}
+                    identity = identify(programs.traced, **inputs) if folder is not None else {}
                     rows = Result(*jax.tree.map(lambda x: np.zeros((n, *x.shape[1:]), x.dtype), programs.read.shapes))
                     finished = ~np.isin(np.arange(n), own)
-                    work = _Work(key, cases, ids, steps, devices, plan, folder, rows, finished)
+                    work = _Work(key, cases, ids, steps, devices, plan, folder, identity, rows, finished)
                     if folder is not None:
-                        _restore_rows(work, programs)
+                        _restore_rows(work)
                 _work_off(work, programs, bar)
                 return gather_rows(work.rows, n)
             except jax.errors.JaxRuntimeError as error:
@@ -143,13 +146,14 @@ class _Work(NamedTuple):
     devices: Any
     plan: Plan
     folder: pathlib.Path | None
+    identity: Identity  # without a folder empty
     rows: Result  # filled in place
     finished: Bool[np.ndarray, " n"]  # likewise; true as well for rows that other processes work on
 
 
 def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
     """Step slots until every row is finished."""
-    key, _, _, steps, devices, plan, folder, rows, finished = work
+    key, _, _, steps, devices, plan, folder, identity, rows, finished = work
     others = int(finished.size - len(own_rows(finished.size)))
     shelf, ledger = _shelf(folder), programs.ledger
     journal = ledger.kept = Journal(shelf) if shelf is not None else None
@@ -185,7 +189,7 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
         due = time.monotonic() - saved >= plan.save_seconds
         if shelf is not None and journal is not None and due:
             number = max(checkpoint.saved_steps(shelf), default=0) + 1
-            checkpoint.save(shelf, number, slots, fingerprint=programs.fingerprint)
+            checkpoint.save(shelf, number, slots, identity=identity)
             journal.turn()
             saved = time.monotonic()
     if journal is not None:
@@ -220,21 +224,18 @@ def _shelf(folder: pathlib.Path | None) -> pathlib.Path | None:
     return checkpoint.private_folder(folder / f"process-{jax.process_index()}-of-{jax.process_count()}")
 
 
-def _restore_rows(work: _Work, programs: Programs) -> None:
+def _restore_rows(work: _Work) -> None:
     """Fill in what an earlier run of the same work finished."""
     folder = work.folder
     assert folder is not None
     marker = folder / "run.json"
     try:
-        owner = json.loads(marker.read_bytes())["fingerprint"] if marker.exists() else programs.fingerprint
+        owner = json.loads(marker.read_bytes())["identity"] if marker.exists() else work.identity
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{marker}: damaged ({error}), so whose results these are is lost; delete {folder}") from None
-    if owner != programs.fingerprint:
-        raise ValueError(
-            f"folder {folder}: holds another run (other inputs, settings or code); "
-            "name an empty folder, or delete this one to start again"
-        )
-    checkpoint.write_atomically(marker, json.dumps({"fingerprint": programs.fingerprint}).encode())
+    if owner != work.identity:
+        raise checkpoint.holds_another(folder, owner, work.identity)
+    checkpoint.write_atomically(marker, json.dumps({"identity": work.identity}).encode())
     for done, part in checkpoint.load_parts(folder, work.rows):
         jax.tree.map(lambda row, value: row.__setitem__(done, value), work.rows, part)
         work.finished[done] = True
@@ -244,7 +245,7 @@ def _restore_slots(work: _Work, programs: Programs, shelf: pathlib.Path | None) 
     """The running slots of an earlier run with as many slots, else idle ones."""
     if shelf is None:
         return programs.example
-    found = checkpoint.load_newest(shelf, programs.example, fingerprint=programs.fingerprint)
+    found = checkpoint.load_newest(shelf, programs.example, identity=work.identity)
     if found is None:
         return programs.example
     slots = found[1]
@@ -273,6 +274,11 @@ def run(
     check_labels(cases, attack.observes, classes)
     if attack.check is not None:
         attack.check(cases, classes)
+    if folder is not None and getattr(scenario.target, "identity", "") is None:
+        raise ValueError(
+            "folder: nothing tells whether the target, a host function, is the same when the run is resumed; give "
+            "`from_callable(..., identity=...)` a text that names model and version, or no folder"
+        )
     folder = checkpoint.private_folder(folder) if folder is not None else None
     if attack.train and scenario.public is None:
         raise ValueError("scenario.public: is None, but this attack trains on public data; give `step -> minibatch`")

@@ -11,14 +11,17 @@ import numpy as np
 from jaxmia import checkpoint
 from jaxmia.compiling import hoisted, jit, refuse_64_bit, traced
 from jaxmia.core import Info, Process
+from jaxmia.identity import check_stable, identify
 from jaxmia.journal import Journal
 from jaxmia.parallel import Spread, agree, uncommitted
 from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
 from jaxmia.queries import Lane, Ledger, asking
-from jaxmia.slots import check_stable, fingerprint
 
-__all__ = ["fit"]
+__all__ = ["LOOKED_AT", "fit"]
+
+LOOKED_AT = 16
+"""How many minibatches, from the first to the last, tell one training from another where nothing else does."""
 
 
 def fit(
@@ -36,7 +39,8 @@ def fit(
     Args:
       process: a training run; its data is a minibatch.
       key: typed key; step t gets `fold_in(key, t)`.
-      batches: `step -> minibatch`, pure: the same step gives the same batch.
+      batches: `step -> minibatch`, pure: the same step gives the same batch. In a folder they are known by their
+        attribute `identity`, a text, as those of `jaxmia.data.minibatches` are; without one, by `LOOKED_AT` of them.
       steps: number of steps; None takes the process's own.
       plan: devices, training, block, save_seconds and progress are used.
       folder: where checkpoints go, and what a target on the host answered since the last two of them; a run that finds
@@ -64,16 +68,16 @@ def fit(
     journal = Journal(folder) if folder is not None else None
     ledger = Ledger(journal)
 
-    def init(key: Any, batch: Any) -> Any:
+    def begin(key: Any, batch: Any) -> Any:
         with asking(ledger, Lane(True, 0, 0)):
             return process.init(key, batch)
 
-    def step_of(t: Any, key: Any, state: Any, batch: Any) -> Any:
+    def go_on(t: Any, key: Any, state: Any, batch: Any) -> Any:
         with asking(ledger, Lane(True, 0, t)):
             return process.step(key, state, batch)
 
-    before = jax.eval_shape(init, key, first)
-    stepped, (after, told), text = traced(step_of, np.int32(0), key, before, first)
+    init, before, initial = traced(begin, key, first)
+    stepped, (after, info_shapes), program = traced(go_on, np.int32(0), key, before, first)
     check_stable(before, after)
     layout = spread.layout(before)
     state = jit(init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
@@ -82,11 +86,14 @@ def fit(
     )
     constants = spread.everywhere(constants)
     advance = jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
-    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), told)
-    done, run_print = 0, fingerprint(text, steps, key, first, spread.collect(state))
+    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), info_shapes)
+    done, identity = 0, {}
     ledger.raise_error()
     if folder is not None and journal is not None:
-        found = checkpoint.load_newest(folder, (state, history), fingerprint=run_print)
+        programs = [initial, program, traced(process.read, before)[2]]
+        inputs = {"key": key, "set of minibatches": _known_by(batches, steps), "number of steps": steps}
+        identity = identify(programs, **inputs)
+        found = checkpoint.load_newest(folder, (state, history), identity=identity)
         if found is not None:
             done, (state, history) = found
             state = jax.device_put(state, layout)
@@ -113,10 +120,18 @@ def fit(
             if folder is not None and journal is not None and agree(due):
                 kept = spread.collect(state)
                 if jax.process_index() == 0:
-                    checkpoint.save(folder, done, (kept, history), fingerprint=run_print)
+                    checkpoint.save(folder, done, (kept, history), identity=identity)
                     journal.turn()
                 saved = time.monotonic()
     if journal is not None:
         journal.clear()
     # Host copies, since what is read out must be the same on any devices, and whether resumed or not.
     return process.read(jax.tree.map(jax.numpy.asarray, spread.collect(state))), history
+
+
+def _known_by(batches: Callable[[int], Any], steps: int) -> Any:
+    """What tells these minibatches from others."""
+    identity = getattr(batches, "identity", None)
+    if identity is not None:
+        return identity
+    return [batches(int(step)) for step in np.unique(np.linspace(0, steps - 1, LOOKED_AT).astype(int))]

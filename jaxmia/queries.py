@@ -146,6 +146,7 @@ def metered(ask: Callable[[np.ndarray], np.ndarray], shape: tuple[int, ...]) -> 
             ledger.asks = True
         arguments = [jnp.asarray(leaf) for leaf in (x, jax.random.key_data(key), *now)]
         host = functools.partial(_on_host, ledger, ask, shape, tuple(leaf.ndim for leaf in arguments))
+        host.identity = getattr(ask, "identity", None)  # type: ignore[attr-defined]  # read by `jaxmia.identity`
         return jax.pure_callback(host, jax.ShapeDtypeStruct(shape, jnp.float32), *arguments, vmap_method="expand_dims")
 
     return answer

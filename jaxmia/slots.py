@@ -1,8 +1,6 @@
 """The device side of `solve`: slots that hold cases, and the three compiled programs that work on them."""
 
 import functools
-import hashlib
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
@@ -11,15 +9,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Bool, Int
 
 from jaxmia.compiling import traced
 from jaxmia.core import Info, Process, info, tree_where
+from jaxmia.identity import check_stable, equations
 from jaxmia.parallel import Program, compile_program
 from jaxmia.plan import Plan
 from jaxmia.queries import Lane, Ledger, asking
 
-__all__ = ["Programs", "Slots", "Status", "build", "check_stable", "fingerprint"]
+__all__ = ["Programs", "Slots", "Status", "build"]
 
 
 class Status(IntEnum):
@@ -51,7 +51,7 @@ class Programs(NamedTuple):
     admit: Program
     read: Program
     example: Slots  # every slot idle
-    fingerprint: str
+    traced: tuple[ClosedJaxpr, ...]  # init, step and read of one case
     memory: int  # bytes that one device needs
     ledger: Ledger  # what they ask a target on the host
 
@@ -76,35 +76,41 @@ def build(
         return jax.vmap(lambda i, t: jax.random.fold_in(jax.random.fold_in(key, i), t))(ids, step)
 
     lead, together = (len(devices), chunk), plan.microbatch or chunk
-    some = jax.tree.map(lambda a: np.broadcast_to(a[0], (together,) + a.shape[1:]).copy(), cases)
-    some_ids = np.full(together, ids[0], np.int32)
-    some_keys = jax.eval_shape(case_keys, key, some_ids, some_ids)
-    blank = Lane(np.ones(together, bool), np.zeros(together, np.int32), np.zeros(together, np.int32))
+    # Each is traced for one case, whatever the chunk: so it is known by what it computes, and batched afterwards.
+    case = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), cases)
+    case_key = jax.eval_shape(jax.random.fold_in, key, 0)
+    blank = Lane(np.bool_(True), np.int32(0), np.int32(0))
 
-    def for_lanes(fn: Any, *examples: Any) -> tuple[Any, Any, str]:
-        """`fn` of one case as a function of lanes and a chunk of cases, its output shapes, and its text."""
+    def for_lanes(fn: Any, *examples: Any) -> tuple[Any, Any, ClosedJaxpr]:
+        """`fn` of one case as a function of lanes and a chunk of cases, the shapes of its output, and its program."""
 
         def one_lane(lane: Lane, *case: Any) -> Any:
             with asking(ledger, lane):
                 return fn(*case)
 
         ledger.asks = False
-        call, shapes, text = traced(jax.vmap(one_lane), blank, *examples)
+        call, shapes, program = traced(one_lane, blank, *examples)
         if ledger.asks:
-            return _one_after_another(call, together, chunk), shapes, text
-        alone = _one_after_another(functools.partial(call, blank), together, chunk)  # nothing of lanes is compiled in
-        return lambda lanes, *cases: alone(*cases), shapes, text
+            return _one_after_another(jax.vmap(call), together, chunk), shapes, program
+        # Nothing of lanes is compiled in.
+        alone = _one_after_another(jax.vmap(functools.partial(call, blank)), together, chunk)
+        return lambda lanes, *cases: alone(*cases), shapes, program
 
-    begin, state_shapes, text = for_lanes(process.init, some_keys, some)
-    told_shapes = jax.eval_shape(lambda: jax.tree.map(lambda x: jnp.zeros(1, x.dtype), info(0.0)))
+    begin, state_shapes, program = for_lanes(process.init, case_key, case)
+    programs = [program]
+    info_shapes = jax.eval_shape(lambda: info(0.0))
     advance: Any = None
     if steps > 0:
-        advance, (after, told_shapes), text = for_lanes(process.step, some_keys, state_shapes, some)
+        advance, (after, info_shapes), program = for_lanes(process.step, case_key, state_shapes, case)
         check_stable(state_shapes, after)
-    finish = _one_after_another(jax.vmap(process.read), together, chunk)
+        programs.append(program)
+    slow_in_a_loop = _slow_in_a_loop(program)
+    finish, _, program = traced(process.read, state_shapes)
+    finish = _one_after_another(jax.vmap(finish), together, chunk)
+    programs.append(program)
 
     def zeros(tree: Any) -> Any:
-        return jax.tree.map(lambda x: np.zeros(lead + x.shape[1:], x.dtype), tree)
+        return jax.tree.map(lambda x: np.zeros(lead + x.shape, x.dtype), tree)
 
     def admit(key: Any, slots: Slots, fresh: Any, rows: Any, ids: Any, case: Any) -> Slots:
         # Many a start is a constant image; the barrier keeps the compiler from working out at length that it is finite.
@@ -152,10 +158,10 @@ def build(
         idle=np.ones(lead, bool),
         case=jax.tree.map(lambda a: np.broadcast_to(a[0], lead + a.shape[1:]).copy(), cases),
         state=zeros(state_shapes),
-        info=zeros(told_shapes),
+        info=zeros(info_shapes),
     )
     on_cpu, block_length = devices[0].platform == "cpu", max(1, min(plan.block, steps))
-    fastest = "host" if on_cpu and _slow_in_a_loop(text) else "scan"
+    fastest = "host" if on_cpu and slow_in_a_loop else "scan"
     looped = steps > 0 and (fastest if plan.loop == "auto" else plan.loop) == "scan"
 
     def block(shared: Any, slots: Slots) -> Slots:
@@ -172,12 +178,11 @@ def build(
         one = (block, (key, np.int32(1))) if looped else (step, key)
         stepped = compile_program(*one, example, donate=(0,), **how)
     run_block = _Blocks(stepped, looped, block_length if steps > 0 else 0)
-    programs = [program for program in (admit_program, read_program, stepped) if program]
+    compiled = [program for program in (admit_program, read_program, stepped) if program]
     with ThreadPoolExecutor() as threads:  # the compiler does not hold the interpreter
-        list(threads.map(Program.compile, programs))
-    print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, getattr(stepped, "constants", []))
-    memory = max(program.memory() for program in programs)
-    return Programs(run_block, admit_program, read_program, example, print_of_run, memory, ledger)
+        list(threads.map(Program.compile, compiled))
+    memory = max(program.memory() for program in compiled)
+    return Programs(run_block, admit_program, read_program, example, tuple(programs), memory, ledger)
 
 
 def _one_after_another(fn: Any, together: int, chunk: int) -> Any:
@@ -192,36 +197,17 @@ def _one_after_another(fn: Any, together: int, chunk: int) -> Any:
     return mapped
 
 
-def _slow_in_a_loop(step: str) -> bool:
+def _slow_in_a_loop(step: ClosedJaxpr) -> bool:
     """Whether a traced step convolves with a kernel that is not [..., in, out], as gradients of convolutions do by default.
 
     Such are 7 to 13 times slower on CPU inside a loop of the device. Those of `jaxmia.models.convolution` are not.
     """
-    kernels = [[int(axis) for axis in spec.split(",")] for spec in re.findall(r"rhs_spec=\(([\d, ]+)\)", step)]
-    plain = all(kernel[:2] == [len(kernel) - 1, len(kernel) - 2] for kernel in kernels)
-    return "conv_general_dilated" in step and not (kernels and plain)
-
-
-def fingerprint(text: str, *inputs: Any) -> str:
-    """sha256 of what decides a result: the traced step (less shapes and addresses) and every number it is fed."""
-    sha = hashlib.sha256(re.sub(r"\[[^\]]*\]|\([\d, ]*\)|0x[0-9a-f]+", "", text).encode())
-    for leaf in jax.tree.leaves(inputs):
-        key_like = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        sha.update(np.asarray(jax.random.key_data(leaf) if key_like else leaf).tobytes())
-    return sha.hexdigest()
-
-
-def check_stable(before: Any, after: Any) -> None:
-    if jax.tree.structure(before) != jax.tree.structure(after):
-        raise ValueError(
-            f"process.step: state structure {jax.tree.structure(before)} became {jax.tree.structure(after)}"
-        )
-    for (path, old), new in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after)):
-        if (old.shape, old.dtype) != (new.shape, new.dtype):
-            raise ValueError(
-                f"process.step: state{jax.tree_util.keystr(path)} was {old.dtype}{old.shape[1:]}, "
-                f"became {new.dtype}{new.shape[1:]}; a step keeps shapes and dtypes"
-            )
+    kernels = [
+        equation.params["dimension_numbers"].rhs_spec
+        for equation in equations(step.jaxpr)
+        if equation.primitive.name == "conv_general_dilated"
+    ]
+    return any(kernel[:2] != (len(kernel) - 1, len(kernel) - 2) for kernel in kernels)
 
 
 class _Blocks:

@@ -482,8 +482,8 @@ def from_callable(
       answers: what the scores are: "probabilities"; "logits", of which the softmax is served; or "anything", served as it
         is, unchecked: truncated scores, embeddings of that many numbers.
       preprocess: (mean, standard deviation), numbers or arrays `[channels]`: predict reads (x - mean) / deviation.
-      identity: the model's name and version. It stands in `Target.digest`, by which a run in a folder knows its target
-        again; without one no other process can.
+      identity: text that names the model and its version, as a file's checksum does. Results of a run in a folder are
+        found again under the same text alone; a run in a folder refuses a host callable without one.
       example: candidates `[n, ...]`, such as held-out images, to ask about now.
       options: of `Target`: `secret`, `noise`, `grid`.
 
@@ -513,6 +513,7 @@ def from_callable(
             return exponential / exponential.sum(1, keepdims=True)
         return answer
 
+    ask.identity = identity  # type: ignore[attr-defined]  # by which `jaxmia.identity` knows the program
     if example is not None:
         ask(np.asarray(example))
     return Target(

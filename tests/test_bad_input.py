@@ -23,6 +23,7 @@ from jaxmia import checkpoint, cli, config, from_function, models
 from jaxmia.audit import classifiers, folder, setup
 from jaxmia.audit.image import SCHEMA
 from jaxmia.audit.judge import Judge
+from jaxmia.audit.setup import check
 from jaxmia.core import Attack, Process, Scenario, info
 from jaxmia.data import identity_manifest
 from jaxmia.data.fetch import read_member
@@ -277,19 +278,21 @@ def test_a_truncated_picture_is_named_before_anything_is_trained(configured, tmp
 
 
 def test_a_run_folder_of_another_configuration_is_left_alone(configured, tmp_path, capsys):
-    where = folder.open_run(tmp_path / "run", "seed: 7\n", "0" * 64, "jaxmia attack other.yaml")
+    other = config.load(configured, ["seed=7"], SCHEMA)
+    where = folder.open_run(tmp_path / "run", other, "jaxmia attack other.yaml", check(other).contents)
     (where / "cells").mkdir()
     before = {file: file.read_bytes() for file in where.rglob("*") if file.is_file()}
     told = refused(capsys, "attack", configured, "--out", where)
     assert f"run folder {where}: holds a run of another configuration" in told and "--out" in told
     assert {file: file.read_bytes() for file in where.rglob("*") if file.is_file()} == before
+    assert "seed is another; name another folder" in told
     (where / "config.yaml").write_bytes(configured.read_bytes())
     assert "config.yaml: is not what the run was made with" in refused(capsys, "evaluate", where)
 
 
 def test_a_run_without_candidates_is_not_evaluated(configured, tmp_path, capsys):
     checked = config.load(configured, (), SCHEMA)
-    where = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "")
+    where = folder.open_run(tmp_path / "run", checked, "", check(checked).contents)
     assert "has no finished cell to evaluate; run `jaxmia attack` first" in refused(capsys, "evaluate", where)
     assert not (where / "training").exists()
 
@@ -536,7 +539,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(damage, tmp_pat
     if damage == "manifest":
         (tmp_path / f"step-{newest}.json").write_text('{"version": 1, "st')
     else:
-        for file in (tmp_path / f"step-{newest}").rglob("d/*"):
+        for file in [tmp_path / f"step-{newest}.npz"]:
             file.write_bytes(b"") if damage == "array" else file.unlink()
     with pytest.warns(UserWarning, match=f"step-{newest} cannot be used .*; trying the one before"):
         result = resumed(tmp_path)
@@ -606,13 +609,13 @@ def test_a_full_disk_during_a_solve_loses_no_finished_case(tmp_path):
 
 def test_a_checkpoint_that_does_not_fit_is_refused_before_it_is_begun(tmp_path, monkeypatch):
     tree = {"a": np.arange(1000.0)}
-    checkpoint.save(tmp_path, 1, tree, fingerprint="mine")
+    checkpoint.save(tmp_path, 1, tree, identity={"program": "mine"})
     before = files(tmp_path)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=7999))
     with pytest.raises(OSError, match=rf"checkpoint {tmp_path}/step-2: cannot be written \(7 KiB free, 7 KiB needed\)"):
-        checkpoint.save(tmp_path, 2, tree, fingerprint="mine")
+        checkpoint.save(tmp_path, 2, tree, identity={"program": "mine"})
     assert files(tmp_path) == before
-    loaded = checkpoint.load_newest(tmp_path, tree, fingerprint="mine")
+    loaded = checkpoint.load_newest(tmp_path, tree, identity={"program": "mine"})
     assert loaded is not None and loaded[0] == 1
 
 

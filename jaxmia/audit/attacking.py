@@ -12,9 +12,10 @@ from jaxmia import attacks
 from jaxmia import config as configuration
 from jaxmia.audit import folder as files
 from jaxmia.audit import setup
-from jaxmia.audit.classifiers import Trained, keywords, listed
+from jaxmia.audit.classifiers import Trained, keywords
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.judge import Judge, judge_candidates
+from jaxmia.audit.roles import listed
 from jaxmia.audit.scenes import Scene
 from jaxmia.compiling import jit
 from jaxmia.core import Scenario

@@ -13,12 +13,14 @@ from jaxmia import config as configuration
 from jaxmia import defenses, zoo
 from jaxmia.audit import folder as files
 from jaxmia.audit.judge import Judge, classifier_judge, embedding_judge
+from jaxmia.audit.roles import listed, named
 from jaxmia.audit.scenes import Scene
 from jaxmia.compiling import jit
 from jaxmia.core import Defense
 from jaxmia.data import faces, minibatches, to_float
 from jaxmia.defenses.dp_sgd import epsilon, poisson_batches
 from jaxmia.engine import fit as train_on
+from jaxmia.identity import digest as content_digest
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Outputs, sown_features
 from jaxmia.plan import Plan
@@ -27,16 +29,25 @@ from jaxmia.train import predict, supervised
 
 __all__ = [
     "Job",
+    "Minibatches",
     "Trained",
     "check_roles",
     "evaluators",
     "jobs",
     "keywords",
-    "listed",
-    "named",
     "targets",
     "train",
 ]
+
+
+class Minibatches(NamedTuple):
+    """Minibatches that carry the identity of what they are of (`engine.fit`)."""
+
+    batch: Callable[[int], Any]
+    identity: str
+
+    def __call__(self, step: int) -> Any:
+        return self.batch(step)
 
 
 class Job(NamedTuple):
@@ -71,32 +82,6 @@ class Trained(NamedTuple):
     module: Any
     record: dict[str, Any]
     control: bool
-
-
-def listed(section: Any) -> list[dict[str, Any]]:
-    """A section that may be absent, one, or a list, as a list."""
-    return section if isinstance(section, list) else [section] if section else []
-
-
-def named(sections: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Each section with a name of its own, that of its base with it: what stands more than once is numbered.
-
-    >>> [name for name, _ in named([{"name": "image/gmi"}, {"name": "image/gmi", "steps": 5}])]
-    ['gmi', 'gmi-2']
-    >>> named([{"name": "image/lomma", "base": {"name": "image/gmi"}}])[0][0]
-    'lomma_gmi'
-    """
-    seen: dict[str, int] = {}
-    out = []
-    for section in sections:
-        parts, inner = [], section
-        while inner:
-            parts.append(inner["name"].rsplit("/", 1)[-1])
-            inner = inner.get("base")
-        short = "_".join(parts)
-        seen[short] = seen.get(short, 0) + 1
-        out.append((short if seen[short] == 1 else f"{short}-{seen[short]}", section))
-    return out
 
 
 def keywords(section: dict[str, Any]) -> dict[str, Any]:
@@ -135,6 +120,8 @@ def train(
             raise ValueError(f"{method.name}: guards no pre-training; legal are targets without one")
         if method.inputs:
             batches = poisson_batches(arrays, size / len(images), seed=seed)
+    drawn = "one by one" if defended and method.inputs else "in epochs", size, seed
+    batches = Minibatches(batches, content_digest([scene.contents["train"], arrays["y"], drawn]))
     module = recipe.module(len(scene.names), images.shape[1:])
     key, start = jax.random.key(seed), None
     for i, stage in enumerate(recipe.pretrain):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 
 from jaxmia.audit import folder as files
+from jaxmia.audit import roles
 from jaxmia.audit.sweep import Executor, Task, train_for, work_off
 from jaxmia.compiling import keep_compiled
 from jaxmia.data.fetch import cache_folder
@@ -58,10 +59,12 @@ def on_ray(address: str | None = None, workers: int | None = None) -> Executor:
         try:
             graphics = 1 if ray.cluster_resources().get("GPU") else 0
             remote = ray.remote(num_cpus=1, num_gpus=graphics, max_retries=RETRIES)
-            trained, running, home = {}, {}, os.getcwd()
+            groups: dict[str, dict[str, Task]] = {}  # by training folder, a task for each thing that differs in it
             for task in tasks:
-                if task.training not in trained:
-                    trained[task.training] = remote(_train).remote(task, home)
+                groups.setdefault(task.training, {}).setdefault(roles.trained(task.cells[0][0]), task)
+            running, home = {}, os.getcwd()
+            trained = {where: remote(_train).remote(list(first.values()), home) for where, first in groups.items()}
+            for task in tasks:
                 running[remote(_work).remote(task, home, trained[task.training])] = task
             while running:
                 (done, *_), _ = ray.wait(list(running), num_returns=1)
@@ -87,11 +90,12 @@ def _settle(home: str) -> None:
     keep_compiled(cache_folder() / "compiled")
 
 
-def _train(task: Task, home: str) -> str:
+def _train(tasks: list[Task], home: str) -> str:
     """What went wrong, or nothing."""
     _settle(home)
     try:
-        train_for(task)
+        for task in tasks:
+            train_for(task)
     except FloatingPointError as error:
         return str(error)
     return ""

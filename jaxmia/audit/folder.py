@@ -1,30 +1,48 @@
 """Files of a run folder; the layout is that of `jaxmia.report`. A cell without done.json is unfinished.
 
-Where several processes audit together, all find the same, and the first one writes.
+Beside them, `identity.json` holds what the results depend on (sections, data, versions), `config.sha256` the digest of
+config.yaml, and `lock`, while a command works in the folder, who does. Where several processes audit together, all find
+the same, and the first one writes.
 """
 
-import importlib.metadata
+import contextlib
+import functools
 import io
 import json
 import os
 import pathlib
 import platform
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+import psutil
 
+from jaxmia import config as configuration
+from jaxmia.audit import roles
 from jaxmia.checkpoint import private_folder, write_atomically
+from jaxmia.identity import versions
 from jaxmia.metrics.estimate import Estimate
+from jaxmia.parallel import agree
 from jaxmia.report.objects import read_object
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a lock tells by its process alone
+    fcntl = None
 
 __all__ = [
     "amend_environment",
     "environment",
     "finish_cell",
+    "held",
     "holds",
     "is_done",
     "open_run",
+    "refuse_other_data",
+    "refuse_another",
     "write_config",
     "write_json",
     "write_npz",
@@ -61,33 +79,153 @@ def _write(path: pathlib.Path, content: bytes) -> None:
         write_atomically(path, content)
 
 
-def open_run(folder: str | os.PathLike, config_text: str, config_digest: str, command: str) -> pathlib.Path:
-    """Create or resume a run folder (0700).
+@contextlib.contextmanager
+def held(folder: str | os.PathLike, command: str) -> Iterator[pathlib.Path]:
+    """The run folder (created 0700), kept from other commands meanwhile; several processes of one run hold it together.
 
     Raises:
-      ValueError: if it holds a run of another configuration.
+      ValueError: another command works in it, naming process and host.
+    """
+    run, lock, refusal = private_folder(folder), None, ""
+    if jax.process_index() == 0:
+        try:
+            lock = _lock(run, command)
+        except ValueError as error:
+            refusal = str(error)
+    if not agree(not refusal):
+        raise ValueError(refusal or f"run folder {run}: is in use, as the first process found")
+    try:
+        yield run
+    finally:
+        if lock is not None:
+            (run / "lock").unlink(missing_ok=True)
+            os.close(lock)
+
+
+def _lock(run: pathlib.Path, command: str) -> int:
+    """The descriptor of the folder's lock, which the system gives back when the process ends, however it does."""
+    path, host = run / "lock", socket.gethostname()
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        taken = _taken(lock)
+        if not taken and (not path.exists() or path.stat().st_ino != os.fstat(lock).st_ino):
+            os.close(lock)  # the holder before had just removed it
+            continue
+        holder = _holder(path)
+        words = "process {pid} on {host} ({command})".format(**holder)
+        if not taken and holder["host"] in ("", host):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, json.dumps({"pid": os.getpid(), "host": host, "command": command}).encode(), 0)
+            return lock
+        os.close(lock)
+        remedy = "wait until it ends" if taken else f"if it does not run any more, delete {path}"
+        raise ValueError(f"run folder {run}: is in use by {words}; {remedy}, or name another folder with --out")
+
+
+def _taken(lock: int) -> bool:
+    """Whether a process of this host holds the lock, or of another one where the file system tells."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:  # a file system without locks
+            pass
+    holder = _holder(lock)
+    return holder["host"] == socket.gethostname() and psutil.pid_exists(holder["pid"])
+
+
+def _holder(file: pathlib.Path | int) -> dict[str, Any]:
+    """What a lock says of who holds it; it says nothing for a moment, and after a crash of the machine."""
+    nobody = {"pid": 0, "host": "", "command": "unknown"}
+    try:
+        content = os.pread(file, 65536, 0) if isinstance(file, int) else file.read_bytes()
+        return {**nobody, **json.loads(content)}
+    except (OSError, ValueError, TypeError):
+        return nobody
+
+
+def open_run(folder: str | os.PathLike, config: dict[str, Any], command: str, contents: dict[str, str]) -> pathlib.Path:
+    """Create or resume a run folder (0700) of a configuration whose data has these `contents` (by part, sha256).
+
+    Raises:
+      ValueError: if it holds a run of another configuration, of other data or of other versions; nothing is written.
     """
     run = private_folder(folder)
-    if (run / "config.sha256").exists() and not holds(run, config_digest):
-        raise ValueError(
-            f"run folder {run}: holds a run of another configuration ({run / 'config.yaml'}); "
-            "name another folder with --out, or delete this one"
-        )
-    write_config(run, config_text, config_digest)
-    write_json(run / "environment.json", {**environment(), "command": command})
+    wanted = {"sections": roles.decisions(config), "data": contents, "versions": versions()}
+    found = refuse_another(run, config, contents)
+    write_json(run / "identity.json", wanted)
+    write_config(run, config)
+    # The page tells what the results were made with, and by which command: not who looked at them last.
+    finished = any(run.glob("cells/*/done.json")) and found.get("sections") == wanted["sections"]
+    if not finished or not _is_object(run / "environment.json"):
+        write_json(run / "environment.json", {**environment(), "command": command})
     return run
 
 
-def holds(run: pathlib.Path, config_digest: str) -> bool:
-    """Whether a folder is a run of the configuration with this digest."""
+def _is_object(path: pathlib.Path) -> bool:
+    try:
+        return bool(read_object(path).values)
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def refuse_another(run: pathlib.Path, config: dict[str, Any], contents: dict[str, str]) -> dict[str, Any]:
+    """What identity.json of a run folder holds, nothing where there is none.
+
+    Raises:
+      ValueError: if the folder is of another run, naming what differs.
+    """
+    path, instead = run / "identity.json", "name another folder with --out"
+    if not path.exists():
+        if (run / "config.sha256").exists() or (run / "cells").exists():
+            raise ValueError(f"{path}: missing, so what run {run} holds is not known; delete that folder, or {instead}")
+        return {}
+    try:
+        found = read_object(path).values
+        sections, data, made = found["sections"], found["data"], found["versions"]
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete the folder {run}, or {instead}") from None
+    words = roles.differing(sections, roles.decisions(config))
+    if data == contents and "data is another" in words:  # the same pictures at another place
+        words.remove("data is another")
+    if words:
+        raise ValueError(
+            f"run folder {run}: holds a run of another configuration ({run / 'config.yaml'}): {', '.join(words)}; "
+            f"{instead}, or delete this one"
+        )
+    refuse_other_data(f"run folder {run}", data, contents)
+    if made != versions():
+        changed = [f"{name} {made.get(name)}" for name in versions() if made.get(name) != versions()[name]]
+        now = [f"{name} {version}" for name, version in versions().items() if made.get(name) != version]
+        raise ValueError(
+            f"run folder {run}: was made with {', '.join(changed)}, and this is {', '.join(now)}; go on with the former, "
+            f"or {instead}; `jaxmia report {run}` shows what is there"
+        )
+    return found
+
+
+def refuse_other_data(what: str, found: dict[str, str], contents: dict[str, str]) -> None:
+    """Raise ValueError, naming the parts, unless data is what it was."""
+    changed = [part for part in contents if found.get(part) != contents[part]]
+    if changed:
+        raise ValueError(
+            f"{what}: its data has changed since it was made ({', '.join(changed)}: other pictures or records); "
+            "restore them, or name another folder with --out"
+        )
+
+
+def holds(run: pathlib.Path, config: dict[str, Any]) -> bool:
+    """Whether a configuration is the one that was written to a run folder."""
     marker = run / "config.sha256"
-    return marker.exists() and marker.read_text(encoding="utf-8", errors="replace").strip() == config_digest
+    return marker.exists() and marker.read_text("utf-8", errors="replace").strip() == roles.run_digest(config)
 
 
-def write_config(run: pathlib.Path, config_text: str, config_digest: str) -> None:
+def write_config(run: pathlib.Path, config: dict[str, Any]) -> None:
     """Say what a run folder is a run of."""
-    _write(run / "config.yaml", config_text.encode())
-    _write(run / "config.sha256", config_digest.encode())
+    _write(run / "config.yaml", configuration.dump(config).encode())
+    _write(run / "config.sha256", roles.run_digest(config).encode())
 
 
 def amend_environment(run: pathlib.Path, **entries: str | None) -> None:
@@ -97,22 +235,16 @@ def amend_environment(run: pathlib.Path, **entries: str | None) -> None:
     write_json(path, {name: value for name, value in known.items() if value is not None or name not in entries})
 
 
+@functools.cache
 def environment() -> dict[str, Any]:
-    """Versions and hardware a result was obtained with."""
-    packages = ("jaxmia", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed as a package"
-    devices = jax.local_devices()
+    """Versions and hardware a result is obtained with."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in devices],
-        **versions,
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
+        **versions(),
+        "numpy": np.__version__,
     }
 
 
@@ -122,7 +254,7 @@ def is_done(cell: pathlib.Path) -> bool:
 
 
 def finish_cell(cell: pathlib.Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
-    """Commit a cell: arrays, record, and last its mark."""
+    """Commit a cell: arrays, record, and last its mark. The record keeps the environment that it was made in."""
     write_npz(cell / "candidates.npz", **arrays)
-    write_json(cell / "cell.json", record)
+    write_json(cell / "cell.json", {"environment": environment(), **record})
     write_json(cell / "done.json", {"files": ["candidates.npz", "cell.json"]})

@@ -2,7 +2,7 @@
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +12,10 @@ from jaxmia import config as configuration
 from jaxmia.audit import attacking, classifiers, setup
 from jaxmia.audit import folder as files
 from jaxmia.audit.attacking import Stage, finish
-from jaxmia.audit.classifiers import Trained, listed, named
+from jaxmia.audit.classifiers import Trained
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.judge import Judge
+from jaxmia.audit.roles import listed, named
 from jaxmia.audit.scenes import Scene
 from jaxmia.audit.setup import SCHEMA, check, family
 from jaxmia.data import to_float
@@ -26,7 +27,10 @@ __all__ = ["SCHEMA", "audit", "check", "evaluate", "family", "train"]
 
 
 def train(
-    config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None
+    config: dict[str, Any],
+    runs: Sequence[pathlib.Path],
+    training: pathlib.Path | None = None,
+    data: Scene | None = None,
 ) -> tuple[Scene, list[Trained], list[Judge], Inputs]:
     """Train what is missing, and write the records of targets and evaluators into the run folders.
 
@@ -34,6 +38,7 @@ def train(
       config: of the first run; the others train the same.
       runs: run folders.
       training: where what is trained lies; None is `training` in the first run folder.
+      data: what `check` returned for the first configuration; None checks it here.
 
     Returns:
       The data, the targets, the evaluators, and what attacks may ask for; where one asks for a
@@ -44,10 +49,13 @@ def train(
       FloatingPointError: when a training goes non-finite.
     """
     training = training or runs[0] / "training"
-    scene, trained, judges = _classifiers(config, runs, training)
+    scene = check(config) if data is None else data
+    trained, judges = _classifiers(config, runs, training, scene)
 
     def fit_prior(process: Any, batches: Any, name: str) -> Any:
-        return fit(process, jax.random.key(config["seed"]), batches, folder=training / name, title=name)[0]
+        # Runs that train the same targets may differ in their priors.
+        where = training / f"{name}-{configuration.digest(config['prior'])[:8]}"
+        return fit(process, jax.random.key(config["seed"]), batches, folder=where, title=name)[0]
 
     inputs = Inputs(config, scene, fit_prior)
     if not {"prior", "blocks"}.isdisjoint(setup.asked(config)):
@@ -56,16 +64,15 @@ def train(
 
 
 def _classifiers(
-    config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path
-) -> tuple[Scene, list[Trained], list[Judge]]:
-    scene = check(config)
+    config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path, scene: Scene
+) -> tuple[list[Trained], list[Judge]]:
     for note in scene.notes:
         print(f"jaxmia: {note}", file=sys.stderr)
     trained = classifiers.targets(config, training, scene)
     for run in runs:
         files.amend_environment(run, warning=" ".join(scene.notes) or None)
         files.write_json(run / "targets.json", [one.record for one in trained])
-    return scene, trained, _judges(config, runs, training, scene, trained)
+    return trained, _judges(config, runs, training, scene, trained)
 
 
 def _judges(
@@ -90,7 +97,9 @@ def _judges(
 
 
 def audit(
-    members: Sequence[tuple[dict[str, Any], pathlib.Path]], training: pathlib.Path | None = None
+    members: Sequence[tuple[dict[str, Any], pathlib.Path]],
+    training: pathlib.Path | None = None,
+    data: Scene | None = None,
 ) -> dict[pathlib.Path, str]:
     """Run every cell of configurations of one family; finished cells are found in their folders and skipped.
 
@@ -98,6 +107,7 @@ def audit(
       members: configurations with their run folders; they differ in nothing but numbers that attacks take traced, so
         they share what is trained and the programs of their attacks.
       training: as in `train`.
+      data: as in `train`.
 
     Returns:
       By run folder, what went wrong: in them most cases of a cell went non-finite.
@@ -107,7 +117,7 @@ def audit(
       FloatingPointError: when a training goes non-finite.
     """
     config, runs = members[0][0], [run for _, run in members]
-    scene, trained, judges, inputs = train(config, runs, training)
+    scene, trained, judges, inputs = train(config, runs, training, data)
     stages = [Stage(config, run, scene, judges, inputs) for config, run in members]
     names = [name for name, _ in named(listed(config["attacks"]))]
     for stage in stages:
@@ -116,8 +126,7 @@ def audit(
             for name in names:
                 (stage.folder / "cells" / f"{one.name}--{name}").mkdir(parents=True, exist_ok=True, mode=0o700)
         for cell in _solved(stage.folder):  # the judging was interrupted, or lacked an evaluator that can be had by now
-            judged = set(read_object(cell / "cell.json").values.get("evaluators", ()))
-            if not files.is_done(cell) or {judge.digest for judge in judges} - judged:
+            if not files.is_done(cell) or _judged_by_others(cell, judges, scene):
                 _judge_anew(cell, judges)
     _baseline_cells(stages, trained[0].name)
     failed: dict[pathlib.Path, str] = {}
@@ -141,8 +150,10 @@ def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
     """
     if not _solved(run_folder):
         raise ValueError(f"{run_folder}: has no finished cell to evaluate; run `jaxmia attack` first")
-    _, _, judges = _classifiers(config, [run_folder], run_folder / "training")
-    files.write_config(run_folder, configuration.dump(config), configuration.digest(config))
+    scene = check(config)
+    files.refuse_another(run_folder, config, scene.contents)
+    _, judges = _classifiers(config, [run_folder], run_folder / "training", scene)
+    files.write_config(run_folder, config)
     for cell in _solved(run_folder):
         _judge_anew(cell, judges)
 
@@ -152,11 +163,29 @@ def _solved(run_folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(record.parent for record in run_folder.glob("cells/*/cell.json"))
 
 
+def _judged_by_others(cell: pathlib.Path, judges: list[Judge], scene: Scene) -> bool:
+    """Whether a judge is missing or one too many; the embedding's verdict stays where it cannot be had this time."""
+    record = _healable(cell, lambda: read_object(cell / "cell.json").values)
+    names = {metric.rpartition("[")[2].removesuffix("]") for metric in record.get("metrics", ()) if metric.endswith("]")}
+    known = {judge.name for judge in judges} | ({"face_embedding"} if scene.faces else set())
+    return not {judge.digest for judge in judges} <= set(record.get("evaluators", ())) or not names <= known
+
+
 def _judge_anew(cell: pathlib.Path, judges: list[Judge]) -> None:
-    record = read_object(cell / "cell.json").values
-    kept = read_arrays(cell / "candidates.npz", ["candidates", "targets", "case_ids", "failed"], ["pairs"])
+    record = _healable(cell, lambda: read_object(cell / "cell.json").values)
+    named = ["candidates", "targets", "case_ids", "failed"], ["pairs"]
+    kept = _healable(cell, lambda: read_arrays(cell / "candidates.npz", *named))
     (cell / "done.json").unlink(missing_ok=True)  # until arrays and record are of the same evaluators again
     finish([cell], judges, record, **kept)
+
+
+def _healable(cell: pathlib.Path, read: Callable[[], Any]) -> Any:
+    """What `read` finds in a cell's folder; where it is missing or damaged, it is told how the cell is made anew."""
+    try:
+        return read()
+    except (FileNotFoundError, ValueError) as error:
+        kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+        raise kind(f"{error}; delete the folder {cell}, and `jaxmia attack` makes it anew") from None
 
 
 def _write_truth(stage: Stage) -> None:

@@ -10,10 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxmia import models, zoo
-from jaxmia.audit.classifiers import keywords
+from jaxmia.audit.classifiers import Minibatches, keywords
 from jaxmia.audit.scenes import PRIORS, Scene
 from jaxmia.core import Prior, Process
 from jaxmia.data import minibatches, to_float
+from jaxmia.identity import digest
 from jaxmia.priors import cut
 from jaxmia.sections import within
 
@@ -87,8 +88,11 @@ class Inputs(Mapping[str, Any]):
         """Minibatches of public pictures in [0, 1], for the training stages of attacks."""
         pictures = self.scene.split.public.images
         size = min(self.config["public_batch"], len(pictures))
-        batch = minibatches({"x": pictures}, size, self.config["seed"])
-        return lambda step: {"x": to_float(batch(step)["x"])}  # a minibatch at a time: no second copy of them all
+        seed = self.config["seed"]
+        batch = minibatches({"x": pictures}, size, seed)
+        identity = digest([self.scene.contents["public"], size, seed])
+        # A minibatch at a time: no second copy of them all.
+        return Minibatches(lambda step: {"x": to_float(batch(step)["x"])}, identity)
 
     @functools.cached_property
     def networks(self) -> tuple[int, tuple[Any, ...]]:

@@ -14,6 +14,7 @@ from jaxmia.audit.surveys import Split, Survey, one_hot
 from jaxmia.compiling import jit
 from jaxmia.data import minibatches
 from jaxmia.engine import fit
+from jaxmia.identity import digest
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.oracle import Access
 from jaxmia.packages import require
@@ -65,6 +66,7 @@ def target(
     started = time.monotonic()
     if section["name"] == "decision_tree":
         require("sklearn")
+        import sklearn
         from sklearn.tree import DecisionTreeClassifier
 
         tree = DecisionTreeClassifier(random_state=seed).fit(codes, labels)
@@ -75,7 +77,10 @@ def target(
             return scores
 
         model = from_callable(
-            predict, classes=survey.classes, example=survey.codes[parts.held_out].astype(np.float32)[:4]
+            predict,
+            classes=survey.classes,
+            identity=f"decision_tree of scikit-learn {sklearn.__version__} on {digest([codes, labels, seed])}",
+            example=survey.codes[parts.held_out].astype(np.float32)[:4],
         )
         encoding, granted, parameters = "codes", "SCORES", None
     else:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmia import models, priors
+from jaxmia.config import digest
 from jaxmia.core import Prior
 from jaxmia.data import splits
 from jaxmia.data.splits import Manifest, Split
@@ -24,11 +25,11 @@ class Scene(NamedTuple):
     """A data set, split.
 
     Attributes:
-      name: of the data set, for pictures of the user's with the first digits of their manifest's digest.
+      name: of the data set, for pictures of the user's with the first digits of their digest.
       split: train, validation and locked test of the private classes, and public images of other classes.
       names: of the private classes.
-      faces: whether the pictures are known to be faces, so that the pretrained face embedding can
-        judge.
+      faces: whether the pictures are known to be faces, so that the pretrained face embedding can judge.
+      contents: sha256 of each part's pictures and labels (`splits.contents`).
       notes: sentences on the data that a reader of the report must know.
     """
 
@@ -36,7 +37,13 @@ class Scene(NamedTuple):
     split: Split
     names: tuple[str, ...]
     faces: bool
+    contents: dict[str, str]
     notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all parts: two people who name it speak of the same pictures, divided alike."""
+        return digest(self.contents)
 
 
 def orl(*, height: int = 56, width: int = 46, split_seed: int = 0) -> Scene:
@@ -45,7 +52,8 @@ def orl(*, height: int = 56, width: int = 46, split_seed: int = 0) -> Scene:
     from jaxmia.data import orl_manifest, split
 
     manifest = orl_manifest(split_seed)
-    return Scene("orl", split(source.load(height, width), manifest), tuple(manifest.private), True)
+    parts = split(source.load(height, width), manifest)
+    return Scene("orl", parts, tuple(manifest.private), True, splits.contents(parts))
 
 
 def mnist(*, size: int = 32, per_class: int | None = None, split_seed: int = 0) -> Scene:
@@ -57,7 +65,7 @@ def mnist(*, size: int = 32, per_class: int | None = None, split_seed: int = 0) 
     parts = split(source.load(size), manifest)
     if per_class is not None:
         parts = Split(*(_at_most(part, per_class, split_seed) for part in parts))
-    return Scene("mnist", parts, tuple(manifest.private), False)
+    return Scene("mnist", parts, tuple(manifest.private), False, splits.contents(parts))
 
 
 def _at_most(images: Images, per_class: int, seed: int) -> Images:
@@ -96,7 +104,7 @@ def folder(
     the share of pictures that may be left out because they cannot be read. `faces: true` says that
     these are faces, which the pretrained face embedding then judges too. `validation` and `test`
     are shares of each private person's photos. A `manifest` file replaces this division; `sha256`
-    is the digest that either must have. `public_most` is the most public pictures.
+    is the digest that the pictures, cut, resized and divided, must have. `public_most` is the most public pictures.
     """
     from jaxmia.data import image_folder
 
@@ -110,13 +118,13 @@ def folder(
         chosen = [*first, *(name for name in chosen if name not in first)]
     made = _manifest(
         images, f"folder:{os.path.basename(root)}", chosen[:private], chosen[private:],
-        validation=validation, test=test, seed=split_seed, path=manifest, sha256=sha256,
+        validation=validation, test=test, seed=split_seed, path=manifest,
     )  # fmt: skip
     public = None
     if public_root:
         how = {"channels": channels, "broken": broken, "most": public_most, "seed": split_seed}
         public = _public(public_root, size, crop=public_crop, **how)
-    return _scene("folder", images, made, public, public_most, split_seed, faces)
+    return _scene("folder", images, made, public, public_most, split_seed, faces, sha256)
 
 
 def celeba(
@@ -144,13 +152,11 @@ def celeba(
     _check_private(private, len(images.names), False, manifest)
     first = splits.most_frequent(images.labels, images.names, private)
     others = sorted(set(images.names) - set(first), key=int)
-    made = _manifest(
-        images, "celeba", first, others, validation=validation, test=test, seed=split_seed, path=manifest, sha256=sha256
-    )
+    made = _manifest(images, "celeba", first, others, validation=validation, test=test, seed=split_seed, path=manifest)
     public = None
     if public_root:
         public = _public(public_root, size, crop=public_crop, most=public_most, seed=split_seed)
-    return _scene("celeba", images, made, public, public_most, split_seed, faces=True)
+    return _scene("celeba", images, made, public, public_most, split_seed, True, sha256)
 
 
 def _existing(key: str, folder: str, content: str) -> str:
@@ -177,25 +183,17 @@ def _manifest(
     public: Sequence[str],
     *,
     path: str,
-    sha256: str,
     **shares: Any,
 ) -> Manifest:
-    """The division of a file, else one made by shares and seed; either must have the digest, where one is given."""
+    """The division of a file, else one made by shares and seed."""
     file = os.path.expanduser(path)
     if path and not os.path.isfile(file):
         raise FileNotFoundError(f"data.manifest: {path!r} is no file; leave it out to divide by data.split_seed")
-    made = (
-        Manifest.read(file)
-        if path
-        else splits.identity_manifest(
-            images.labels, images.names, dataset=dataset, private=private, public=public, **shares
-        )
+    if path:
+        return Manifest.read(file)
+    return splits.identity_manifest(
+        images.labels, images.names, dataset=dataset, private=private, public=public, **shares
     )
-    if sha256 and made.digest != sha256:
-        raise ValueError(
-            f"data.sha256: {sha256}; the division has {made.digest}: other pictures, another split_seed or another file"
-        )
-    return made
 
 
 def _public(root: str, size: Any, **how: Any) -> Images:
@@ -212,8 +210,9 @@ def _scene(
     public_most: int | None,
     seed: int,
     faces: bool,
+    sha256: str,
 ) -> Scene:
-    """The parts, named with the digest of their division."""
+    """The parts, named with their digest, which must be `sha256` where that is given."""
     parts = splits.split(images, manifest._replace(public=()) if public else manifest)
     notes = images.notes + (public.notes if public else ())
     if public is None:
@@ -231,7 +230,12 @@ def _scene(
     if len(np.unique(parts.test.labels)) < 2:  # whose accuracy would have no interval
         raise ValueError("data: the division leaves test pictures to 1 class; legal is 2 or more")
     parts = parts._replace(public=public)
-    return Scene(f"{name} {manifest.digest[:12]}", parts, manifest.private, faces, notes + _on_both_sides(parts))
+    scene = Scene(name, parts, manifest.private, faces, splits.contents(parts), notes + _on_both_sides(parts))
+    if sha256 and scene.digest != sha256:
+        raise ValueError(
+            f"data.sha256: {sha256}; the pictures have {scene.digest}: others, cut, resized or divided otherwise"
+        )
+    return scene._replace(name=f"{name} {scene.digest[:12]}")
 
 
 def _on_both_sides(parts: Split) -> tuple[str, ...]:

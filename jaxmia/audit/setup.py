@@ -14,8 +14,9 @@ from jaxtyping import Int
 
 from jaxmia import attacks, defenses, models, zoo
 from jaxmia.audit import classifiers
-from jaxmia.audit.classifiers import keywords, listed
+from jaxmia.audit.classifiers import keywords
 from jaxmia.audit.inputs import INPUTS, Inputs, decoder_width, networks
+from jaxmia.audit.roles import listed
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
 from jaxmia.core import Attack, Process, Scalar
 from jaxmia.plan import Plan, check_plan

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmia.data.types import Table
+from jaxmia.identity import digest
 from jaxmia.packages import require
 
 __all__ = ["SURVEYS", "Split", "Survey", "imputations", "one_hot", "split"]
@@ -36,6 +37,11 @@ class Survey(NamedTuple):
     unknown: tuple[int, ...]
     members: int
     public: int
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """sha256 of all that it holds, by name."""
+        return {"records": digest(tuple(self))}
 
 
 class Split(NamedTuple):

@@ -21,8 +21,10 @@ import jax
 
 from jaxmia import audit, config, report
 from jaxmia.audit import folder as files
+from jaxmia.audit import roles
 from jaxmia.audit.halving import Halving
-from jaxmia.checkpoint import private_folder, write_atomically
+from jaxmia.checkpoint import write_atomically
+from jaxmia.report.objects import read_object
 
 __all__ = ["Executor", "Task", "sweep", "train_for", "work_off"]
 
@@ -65,34 +67,57 @@ def sweep(
       ValueError: for a cell that contradicts itself; all are checked before the first runs.
       FloatingPointError: in the end, naming the cells that failed.
     """
-    where, module = private_folder(where), audit.module(checked)
+    where, module = pathlib.Path(where).absolute(), audit.module(checked)
     swept = config.rows(checked["sweep"], [])
+    speed = any(module.SCHEMA[path.split(".")[0]].role == "speed" for path in swept[0])
+    name = config.digest if speed else roles.run_digest
     halving = Halving.of(checked)
     rungs = [config.expand(variant, module.SCHEMA) for variant in halving.variants(checked)]
-    runs = [[where / config.digest(cell)[:12] for cell in cells] for cells in rungs]
+    runs = [[where / name(cell)[:12] for cell in cells] for cells in rungs]
     for cells, folders in zip(rungs, runs):
         for cell, row, run in zip(cells, swept, folders):
             if not files.is_done(run):
                 try:
-                    module.check(cell)
+                    _refuse_other_data(where, cell, module.check(cell).contents)
                 except ValueError as error:
                     raise ValueError(f"cell {_words(row)}: {error}") from error
+    with files.held(where, command):
+        return _run_all(rungs, runs, swept, halving, where, command, executor or _here)
+
+
+def _refuse_other_data(where: pathlib.Path, cell: dict[str, Any], contents: dict[str, str]) -> None:
+    """Raise ValueError if a finished cell was made of the same data when it held something else."""
+    for path in where.glob("*/identity.json"):
+        found = read_object(path).values
+        if found["sections"]["data"] == roles.decisions(cell)["data"]:
+            files.refuse_other_data(f"sweep {where}", found["data"], contents)
+
+
+def _run_all(
+    rungs: list[list[dict[str, Any]]],
+    runs: list[list[pathlib.Path]],
+    swept: list[dict[str, Any]],
+    halving: Halving,
+    where: pathlib.Path,
+    command: str,
+    executor: Executor,
+) -> pathlib.Path:
     failed: dict[pathlib.Path, str] = {}
     entered: list[tuple[int, dict[str, Any], pathlib.Path]] = []
     alive = list(range(len(swept)))
     for rung, (cells, folders) in enumerate(zip(rungs, runs)):
-        failed |= _run({folders[i]: (cells[i], swept[i]) for i in alive}, where, command, executor or _here)
+        failed |= _run({folders[i]: (cells[i], swept[i]) for i in alive}, where, command, executor)
         entered += [(rung, swept[i], folders[i]) for i in alive]
         alive = halving.best([i for i in alive if files.is_done(folders[i])], folders)
-    roles = {path: module.SCHEMA[path.split(".", 1)[0]].role for path in swept[0]}
-    write_atomically(where / "sweep.json", (json.dumps({"roles": roles}, indent=1) + "\n").encode())
+    whose = {path: audit.module(rungs[0][0]).SCHEMA[path.split(".", 1)[0]].role for path in swept[0]}
+    write_atomically(where / "sweep.json", (json.dumps({"roles": whose}, indent=1) + "\n").encode())
     table = where / "results.csv"
     write_atomically(table, _table(entered, len(rungs) > 1).encode())
     if len(failed) < len(entered):
         report.build_sweep(where)
     if failed:
-        told = f"{len(failed)} of {len(entered)} cells failed; {table} has the others"
-        raise FloatingPointError("\n  ".join([told, *failed.values()]))
+        message = f"{len(failed)} of {len(entered)} cells failed; {table} has the others"
+        raise FloatingPointError("\n  ".join([message, *failed.values()]))
     return where / "report.html"
 
 
@@ -110,10 +135,7 @@ def _run(
             families.setdefault(config.digest(audit.module(cell).family(cell)), []).append(run)
     tasks = []
     for family in families.values():
-        cell = cells[family[0]][0]
-        schema = audit.module(cell).SCHEMA
-        shared = config.digest({name: value for name, value in cell.items() if schema[name].is_trained})
-        training = str(where / "training" / shared[:12])
+        training = str(where / "training" / roles.training(cells[family[0]][0])[:12])
         tasks.append(Task(training, tuple((cells[run][0], str(run)) for run in family), command))
     failed: dict[pathlib.Path, str] = {}
     total, began = len(cells), time.monotonic()
@@ -144,16 +166,21 @@ def train_for(task: Task) -> None:
       FloatingPointError: if a training goes non-finite.
     """
     cell, run = task.cells[0]
-    audit.module(cell).train(cell, [_opened(task, cell, run)], pathlib.Path(task.training))
+    data = audit.module(cell).check(cell)
+    run_folder = files.open_run(run, cell, task.command, data.contents)
+    audit.module(cell).train(cell, [run_folder], pathlib.Path(task.training), data)
 
 
 def work_off(task: Task) -> dict[str, str]:
     """Audit the cells of a task and commit each; by run folder, what went wrong."""
-    members = [(cell, _opened(task, cell, run)) for cell, run in task.cells if not files.is_done(pathlib.Path(run))]
-    if not members:
+    missing = [(cell, run) for cell, run in task.cells if not files.is_done(pathlib.Path(run))]
+    if not missing:
         return {}
+    module = audit.module(missing[0][0])
+    data = module.check(missing[0][0])  # the same for all, which differ in numbers of their attacks
+    members = [(cell, files.open_run(run, cell, task.command, data.contents)) for cell, run in missing]
     try:
-        failed = audit.module(members[0][0]).audit(members, pathlib.Path(task.training))
+        failed = module.audit(members, pathlib.Path(task.training), data)
     except FloatingPointError as error:  # in a training that all need
         failed = {run: str(error) for _, run in members}
     for _, run in members:
@@ -162,10 +189,6 @@ def work_off(task: Task) -> dict[str, str]:
             files.write_json(run / "done.json", {"files": ["report.html", "results.csv"]})
     jax.clear_caches()  # no other task runs the programs of this one
     return {str(run): words for run, words in failed.items()}
-
-
-def _opened(task: Task, cell: dict[str, Any], run: str) -> pathlib.Path:
-    return files.open_run(run, config.dump(cell), config.digest(cell), task.command)
 
 
 def _words(row: dict[str, Any]) -> str:

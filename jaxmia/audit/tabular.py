@@ -15,8 +15,9 @@ import numpy as np
 
 from jaxmia import attacks
 from jaxmia.audit import folder as files
-from jaxmia.audit.classifiers import keywords, listed, named
+from jaxmia.audit.classifiers import keywords
 from jaxmia.audit.record_classifiers import TARGETS, Trained, answers, target
+from jaxmia.audit.roles import listed, named
 from jaxmia.audit.surveys import SURVEYS, Split, Survey, imputations, split
 from jaxmia.core import Attack, Scenario
 from jaxmia.engine import Plan, Status, run
@@ -97,15 +98,20 @@ def family(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(
-    config: dict[str, Any], runs: Sequence[pathlib.Path], training: pathlib.Path | None = None
+    config: dict[str, Any],
+    runs: Sequence[pathlib.Path],
+    training: pathlib.Path | None = None,
+    data: Survey | None = None,
 ) -> tuple[Survey, Split, list[Trained]]:
     """Train what is missing, in the folder `training` or that of the first run; write the records
     of the targets.
 
+    `data` is what `check` returned for the configuration; None checks it here.
+
     Returns:
       The survey, its division and the targets.
     """
-    survey = check(config)
+    survey = check(config) if data is None else data
     parts = split(survey, config["seed"])
     jobs = [(name, section, False) for name, section in named(listed(config["targets"]))]
     jobs += [(f"{name}-shuffled", section, True) for name, section, _ in jobs if name in config["controls"]]
@@ -120,7 +126,9 @@ def train(
 
 
 def audit(
-    members: Sequence[tuple[dict[str, Any], pathlib.Path]], training: pathlib.Path | None = None
+    members: Sequence[tuple[dict[str, Any], pathlib.Path]],
+    training: pathlib.Path | None = None,
+    data: Survey | None = None,
 ) -> dict[pathlib.Path, str]:
     """Run every cell of configurations, as in `jaxmia.audit.image`.
 
@@ -130,7 +138,7 @@ def audit(
     """
     failed = {}
     for config, folder in members:
-        survey, parts, trained = train(config, [folder], training)
+        survey, parts, trained = train(config, [folder], training, data)
         without = imputations(survey, parts, np.concatenate([parts.training, parts.held_out]))
         try:
             _audit(Stage(config, folder, survey, parts, without), trained)

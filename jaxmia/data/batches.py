@@ -1,7 +1,8 @@
 """Minibatches as a pure function of the step, which is what makes a resumed training equal an uninterrupted one."""
 
+import functools
+import hashlib
 import operator
-from collections.abc import Callable
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -9,7 +10,38 @@ import numpy as np
 __all__ = ["minibatches"]
 
 
-def minibatches(arrays: Any, batch_size: int, seed: int) -> Callable[[int], Any]:
+class Minibatches:
+    """What `minibatches` returns: `step -> minibatch`.
+
+    Attributes:
+      identity: text (64 hex digits) that other arrays, another batch size or another seed change.
+    """
+
+    def __init__(self, arrays: Any, batch_size: int, seed: int, rows: int):
+        self._arrays, self._size, self._seed, self._rows = arrays, batch_size, seed, rows
+        self._current: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __call__(self, step: SupportsIndex) -> Any:
+        step = operator.index(step)
+        if step < 0:
+            raise ValueError(f"step: {step} is out of range, it must be at least 0")
+        epoch, position = divmod(step, self._rows // self._size)
+        known, order = self._current
+        if known != epoch:
+            order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
+            self._current = (epoch, order)
+        return _gather(self._arrays, order[position * self._size : (position + 1) * self._size])
+
+    @functools.cached_property
+    def identity(self) -> str:
+        sha = hashlib.sha256(f"minibatches of {self._size}, seed {self._seed}".encode())
+        for path, leaf in _leaves(self._arrays, ""):
+            sha.update(f"{path}{leaf.shape}{leaf.dtype}".encode())
+            sha.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+        return sha.hexdigest()
+
+
+def minibatches(arrays: Any, batch_size: int, seed: int) -> Minibatches:
     """`step -> minibatch`: the same step gives the same minibatch, in any order of calls.
 
     Every epoch walks through all rows once in an order of its own, drawn from (seed, epoch). What is left at
@@ -41,22 +73,7 @@ def minibatches(arrays: Any, batch_size: int, seed: int) -> Callable[[int], Any]
         raise ValueError(f"batch_size: {batch_size} is out of range, it must be 1 to {rows}, the number of rows")
     if seed < 0:
         raise ValueError(f"seed: {seed} is out of range, it must be at least 0")
-    per_epoch = rows // batch_size
-    current: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
-
-    def batch(step: SupportsIndex) -> Any:
-        nonlocal current
-        step = operator.index(step)
-        if step < 0:
-            raise ValueError(f"step: {step} is out of range, it must be at least 0")
-        epoch, position = divmod(step, per_epoch)
-        known, order = current
-        if known != epoch:
-            order = np.random.default_rng((seed, epoch)).permutation(rows)
-            current = (epoch, order)
-        return _gather(arrays, order[position * batch_size : (position + 1) * batch_size])
-
-    return batch
+    return Minibatches(arrays, batch_size, seed, rows)
 
 
 def _children(tree: Any) -> list[tuple[Any, Any]] | None:

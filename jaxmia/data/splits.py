@@ -1,8 +1,8 @@
 """Who is private, who is public, and which photos the target, the model selection and the final score may see.
 
-A `Manifest` is a small JSON file that fixes all of it, so that two people who name the same digest speak of
-the same experiment. Public and private classes are disjoint: a prior that has seen the private people proves
-nothing.
+A `Manifest` is a small JSON file that fixes which rows of a set are in which part; whether two people's sets hold the
+same pictures is another matter, which `contents` tells. Public and private classes are disjoint: a prior that has seen
+the private people proves nothing.
 """
 
 import hashlib
@@ -19,7 +19,16 @@ from jaxmia.data import mnist, orl
 from jaxmia.data.fetch import StrPath
 from jaxmia.data.types import Images
 
-__all__ = ["Manifest", "Split", "identity_manifest", "mnist_manifest", "most_frequent", "orl_manifest", "split"]
+__all__ = [
+    "Manifest",
+    "Split",
+    "contents",
+    "identity_manifest",
+    "mnist_manifest",
+    "most_frequent",
+    "orl_manifest",
+    "split",
+]
 
 Indices = tuple[tuple[int, ...], ...]
 
@@ -113,6 +122,17 @@ def split(images: Images, manifest: Manifest) -> Split:
         **{part: Images(images.images[row], label, manifest.private) for part, (row, label) in rows.items()},
         public=Images(images.images[picked], numbers[picked], manifest.public),
     )
+
+
+def contents(parts: Split) -> dict[str, str]:
+    """sha256 (64 hex digits) of every part by name: its pictures, their labels and the names of the classes."""
+    found = {}
+    for part, images in parts._asdict().items():
+        sha = hashlib.sha256(json.dumps([images.images.shape, images.names]).encode())
+        sha.update(np.ascontiguousarray(images.images).data)
+        sha.update(np.ascontiguousarray(images.labels, np.int64).data)
+        found[part] = sha.hexdigest()
+    return found
 
 
 def most_frequent(labels: Int[np.ndarray, " n"], names: tuple[str, ...], number: int) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
 
     run/
-      config.yaml          the resolved configuration, shown as it is
+      config.yaml          the resolved configuration, shown as it is (config.sha256 tells whether it was edited)
+      identity.json        what the results depend on, for whoever goes on with the run; the report does not read it
       environment.json     object of name: text, number or null. "command" is required: what was typed to make the run.
                            "title" and "date" head the page where given, and "warning", what a reader must know first.
                            Everything else (jaxmia, python, jax, flax, device, cpus, seconds ...) is listed in its order.
@@ -38,6 +39,7 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
           hyperparameters  object of name: JSON value
           n                number of candidates
           seconds          wall clock
+          environment      optional: object, what the cell was made with (as in environment.json, whose entries it replaces)
           queries          {"mean": number, "max": number, "training": number}: the first two per case, on top of what
                            the attack asked in training, once for all cases; null where nothing is queried
           status           object of status: count, adding up to n

@@ -1,7 +1,9 @@
 """Reading a run folder; what is damaged or contradictory raises an error that names the file."""
 
+import contextlib
 import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,6 +82,7 @@ class Cell(NamedTuple):
     targets: Int[np.ndarray, " n"] | None
     pictures: dict[int, np.ndarray]
     nearest_public: dict[int, np.ndarray]
+    environment: dict[str, Any]
 
 
 class Table(NamedTuple):
@@ -118,6 +121,24 @@ def read(folder: pathlib.Path, arrays: bool = True) -> Run:
         computed = (folder / "run.json").exists() or (folder / "solve").exists()
         found = "what jaxmia.run computed, whose result is what it returns" if computed else "no run"
         raise FileNotFoundError(f"{folder}: holds {found}; pages are made of the run folders of `jaxmia attack`")
+    with _cured_by("the command that made the run writes it anew"):
+        return _read(folder, arrays)
+
+
+@contextlib.contextmanager
+def _cured_by(remedy: str) -> Iterator[None]:
+    """What is missing or damaged is told with what mends it; the innermost knows best."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        if hasattr(error, "__notes__"):
+            raise
+        cured = (FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError)(f"{error}; {remedy}")
+        cured.add_note(remedy)
+        raise cured from None
+
+
+def _read(folder: pathlib.Path, arrays: bool) -> Run:
     environment = read_object(folder / "environment.json")
     environment.text("command")
     targets = {}
@@ -134,14 +155,32 @@ def read(folder: pathlib.Path, arrays: bool = True) -> Run:
     order = list(targets)
     return Run(
         folder,
-        existing(folder / "config.yaml").read_text(encoding="utf-8"),
-        environment.values,
+        _text(existing(folder / "config.yaml")),
+        _environment(environment.values, cells),
         targets,
         truth,
         sorted(cells, key=lambda cell: (order.index(cell.target), cell.control)),
         [path.name for path in folders if not (path / "done.json").exists()],
         [_table(entry) for entry in read_objects(folder / "tables.json")] if (folder / "tables.json").exists() else [],
     )
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: damaged, no text: {error}") from None
+
+
+def _environment(written: dict[str, Any], cells: list[Cell]) -> dict[str, Any]:
+    """What the cells were made in, all values of what they differ in; what they do not say as it was written."""
+    found: dict[str, list[Any]] = {}
+    for cell in cells:
+        for name, value in cell.environment.items():
+            values = found.setdefault(name, [])
+            values += [value] * (value not in values)
+    made = {name: values[0] if len(values) == 1 else "; ".join(map(str, values)) for name, values in found.items()}
+    return {**written, **made}
 
 
 def _measured(entry: Object) -> Measured:
@@ -190,13 +229,11 @@ def _table(entry: Object) -> Table:
 
 
 def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:
-    try:
-        return _finished(folder, targets, truth, arrays)
-    except (FileNotFoundError, ValueError) as error:
-        raise type(error)(f"{error}. To have the cell made anew, delete {folder} and attack again") from error
+    with _cured_by(f"delete the folder {folder}, and `jaxmia attack` makes it anew"):
+        return _read_cell(folder, targets, truth, arrays)
 
 
-def _finished(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:
+def _read_cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:
     path = folder / "cell.json"
     entry = read_object(path)
     card = entry.inner("card")
@@ -225,6 +262,7 @@ def _finished(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | N
         folder.name, entry.text("attack"), entry.text("label"), entry.text("target"), entry.whole("seed"),
         entry.field("control", bool, "true or false"), card.values, entry.inner("hyperparameters").values, n,
         entry.number("seconds"), queries, status.values, metrics, headline, _curve(entry), *rows,
+        environment=entry.inner("environment").values if "environment" in entry.values else {},
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeyp
     for name in ("JAXMIA_CACHE", "PATH"):  # no npm, hence no face embedding, which takes its time
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
     checked = config.load(written(tmp_path), [], image.SCHEMA)
-    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
+    run = folder.open_run(tmp_path / "run", checked, "test", image.check(checked).contents)
     assert image.audit([(checked, run)]) == {}
     cells = {path.parent.name.partition("--")[2]: path.parent for path in run.glob("cells/softmax--*/cell.json")}
     assert set(cells) == {"align_mi_gmi", "lomma_gmi", "deep_inversion", "rmle", "inverse_network"}
@@ -101,7 +101,7 @@ def test_explanations_blocks_and_masked_images_are_shown(tmp_path, monkeypatch):
     target = "targets: {name: convnet, widths: [2, 3, 2], hidden: 4, steps: 2}"
     path.write_text(text.replace("targets: {name: softmax, steps: 30, rate: 0.1}", target), encoding="utf-8")
     checked = config.load(path, [], image.SCHEMA)
-    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
+    run = folder.open_run(tmp_path / "run", checked, "test", image.check(checked).contents)
     assert image.audit([(checked, run)]) == {}
     images = {}
     for cell in run.glob("cells/convnet--*"):

@@ -28,7 +28,7 @@ def resolved(tmp_path, text=CONFIG):
 
 def audit(tmp_path):
     checked = resolved(tmp_path)
-    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
+    run = folder.open_run(tmp_path / "run", checked, "test", tabular.check(checked).contents)
     assert tabular.audit([(checked, run)]) == {}
     return run
 

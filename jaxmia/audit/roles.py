@@ -1,0 +1,102 @@
+"""What each section of a configuration decides: the targets, the adversary, the judging, or the speed alone.
+
+A run folder is of one set of targets and adversaries. What is judged by may change, and so may the speed; and the lists
+of `GROWING` may get longer, since what is there stays as it is.
+"""
+
+from typing import Any
+
+from jaxmia import audit
+from jaxmia.config import digest
+from jaxmia.sections import Schema
+
+__all__ = ["GROWING", "decisions", "differing", "listed", "named", "run_digest", "trained", "training"]
+
+GROWING = ("targets", "defenses", "controls", "attacks")
+"""Sections that are lists of what is made one by one."""
+
+
+def _schema(config: dict[str, Any]) -> Schema:
+    return audit.module(config).SCHEMA
+
+
+def run_digest(config: dict[str, Any]) -> str:
+    """sha256 (64 hex digits) of a configuration without what changes the speed alone."""
+    schema = _schema(config)
+    return digest({name: value for name, value in config.items() if schema[name].role != "speed"})
+
+
+def training(config: dict[str, Any]) -> str:
+    """sha256 of what decides which targets are trained; runs that agree in it may share their training."""
+    schema = _schema(config)
+    chosen = {name: value for name, value in config.items() if schema[name].role == "target"}
+    return digest({name: value for name, value in chosen.items() if schema[name].is_trained})
+
+
+def trained(config: dict[str, Any]) -> str:
+    """sha256 of what decides all that a run trains before it attacks: targets, evaluators and prior."""
+    schema = _schema(config)
+    return digest({name: value for name, value in config.items() if schema[name].is_trained})
+
+
+def decisions(config: dict[str, Any]) -> dict[str, Any]:
+    """What decides the results of a run, as sha256 by section; of a section that may grow by name."""
+    found: dict[str, Any] = {}
+    schema = _schema(config)
+    for section, value in config.items():
+        if schema[section].role in ("judge", "speed"):
+            continue
+        if section == "controls":
+            found[section] = {name: "" for name in value}
+        elif section in GROWING:
+            found[section] = {name: digest(settings) for name, settings in named(listed(value))}
+        else:
+            found[section] = digest({section: value})
+    return found
+
+
+def differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """In words, which of the `decisions` of a run another configuration does not keep.
+
+    >>> differing({"seed": "a", "attacks": {"gmi": "b"}}, {"seed": "a", "attacks": {"gmi": "b", "ppa": "c"}})
+    []
+    >>> differing({"seed": "a", "attacks": {"gmi": "b"}}, {"seed": "d", "attacks": {}})
+    ['attacks (gmi) is gone', 'seed is another']
+    """
+    words = []
+    for section in sorted(found.keys() | wanted.keys()):
+        before, after = found.get(section), wanted.get(section)
+        if isinstance(before, dict) and isinstance(after, dict):
+            words += [f"{section} ({name}) is gone" for name in before if name not in after]
+            words += [
+                f"{section} ({name}) is another" for name in before if after.get(name, before[name]) != before[name]
+            ]
+        elif before != after:
+            words.append(f"{section} is another")
+    return words
+
+
+def listed(section: Any) -> list[dict[str, Any]]:
+    """A section that may be absent, one, or a list, as a list."""
+    return section if isinstance(section, list) else [section] if section else []
+
+
+def named(sections: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Each section with a name of its own, that of its base with it: what stands more than once is numbered.
+
+    >>> [name for name, _ in named([{"name": "image/gmi"}, {"name": "image/gmi", "steps": 5}])]
+    ['gmi', 'gmi-2']
+    >>> named([{"name": "image/lomma", "base": {"name": "image/gmi"}}])[0][0]
+    'lomma_gmi'
+    """
+    seen: dict[str, int] = {}
+    out = []
+    for section in sections:
+        parts, inner = [], section
+        while inner:
+            parts.append(inner["name"].rsplit("/", 1)[-1])
+            inner = inner.get("base")
+        short = "_".join(parts)
+        seen[short] = seen.get(short, 0) + 1
+        out.append((short if seen[short] == 1 else f"{short}-{seen[short]}", section))
+    return out
