@@ -451,7 +451,9 @@ def from_callable(
     preprocess: Sequence[Any] | None = None,
     identity: str | None = None,
     example: Any = None,
-    **options: Unpack[Options],
+    secret: int = 0,
+    noise: str = "memoized",
+    grid: int | None = 255,
 ) -> Target:
     """A target from a plain Python function on the host (a PyTorch or scikit-learn model, an HTTP endpoint).
 
@@ -469,7 +471,9 @@ def from_callable(
       identity: the model's name and version. It stands in `Target.digest`, by which a run in a folder knows its target
         again; without one no other process can.
       example: candidates `[n, ...]`, such as held-out images, to ask about now.
-      options: of `Target`: `secret`, `noise`, `grid`.
+      secret: what the defense's noise is drawn from, 0 to 2^32 - 1.
+      noise: "memoized" or, to measure averaging, "fresh".
+      grid: how finely queries are told apart where there is noise; None by every bit.
 
     Raises:
       ThreatModelError: for a grant of weights.
@@ -510,5 +514,6 @@ def from_callable(
     if example is not None:
         ask(np.asarray(example))
     return Target(
-        None, None, classes=classes, granted=granted, defense=defense, scores=scores, identity=identity, **options
-    )
+        None, None, classes=classes, granted=granted, defense=defense, scores=scores, identity=identity,
+        secret=secret, noise=noise, grid=grid,
+    )  # fmt: skip

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 __all__ = ["check_images"]
 
@@ -18,7 +18,7 @@ def check_images(name: str, images: Any) -> None:
     Raises:
       ValueError: naming the argument and the range of its numbers.
     """
-    if isinstance(images, jax.core.Tracer) or not np.size(images):
+    if isinstance(images, Tracer) or not np.size(images):
         return
     low, high = float(np.min(images)), float(np.max(images))
     if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails as well
