@@ -8,8 +8,10 @@ from jaxmia.oracle import sown_features
 
 __all__ = ["collections", "inference", "missing_arguments"]
 
-_OFF = dict.fromkeys(("train", "training", "is_training", "is_train"), False)
-_ON = dict.fromkeys(("deterministic", "use_running_average", "eval", "inference"), True)
+_INFERENCE: dict[str, bool] = {
+    **dict.fromkeys(("train", "training", "is_training", "is_train"), False),
+    **dict.fromkeys(("deterministic", "use_running_average", "eval", "inference"), True),
+}
 
 
 def missing_arguments(function: Callable, call: Mapping[str, Any]) -> None:
@@ -29,8 +31,7 @@ def missing_arguments(function: Callable, call: Mapping[str, Any]) -> None:
 
 
 def _suggestion(function: Callable) -> str:
-    known = [name for name in inspect.signature(function).parameters if name in _OFF | _ON]
-    arguments = {name: (_OFF | _ON)[name] for name in known}
+    arguments = {name: _INFERENCE[name] for name in inspect.signature(function).parameters if name in _INFERENCE}
     return f"give the keyword arguments of inference, such as call={arguments or {'train': False}}"
 
 
@@ -58,7 +59,7 @@ def collections(module: Any, variables: Any) -> Any:
         stats = getattr(variables, "batch_stats", None)
         variables = params if "params" in params else {"params": params}
         variables = {**variables, "batch_stats": stats} if stats else variables
-    return {name: tree for name, tree in unfreeze(variables).items() if name not in ("features", "batch_norm")}
+    return {name: tree for name, tree in unfreeze(dict(variables)).items() if name not in ("features", "batch_norm")}
 
 
 def inference(module: Any, call: Mapping[str, Any]) -> Callable[[Any, Any], tuple[Any, dict[str, Any]]]:

@@ -462,7 +462,9 @@ def from_callable(
     preprocess: Sequence[Any] | None = None,
     identity: str | None = None,
     example: Any = None,
-    **options: Unpack[Options],
+    secret: int = 0,
+    noise: str = "memoized",
+    grid: int | None = 255,
 ) -> Target:
     """A target from a plain Python function on the host (a PyTorch or scikit-learn model, an HTTP endpoint).
 
@@ -485,7 +487,9 @@ def from_callable(
       identity: text that names the model and its version, as a file's checksum does. Results of a run in a folder are
         found again under the same text alone; a run in a folder refuses a host callable without one.
       example: candidates `[n, ...]`, such as held-out images, to ask about now.
-      options: of `Target`: `secret`, `noise`, `grid`.
+      secret: what the defense's noise is drawn from, 0 to 2^32 - 1.
+      noise: "memoized" or, to measure averaging, "fresh".
+      grid: how finely queries are told apart where there is noise; None by every bit.
 
     Raises:
       ThreatModelError: for a grant of weights.
@@ -518,5 +522,5 @@ def from_callable(
         ask(np.asarray(example))
     return Target(
         None, None, classes=classes, granted=granted, defense=defense, scores=metered(ask, (classes,)),
-        identity=identity, **options,
+        identity=identity, secret=secret, noise=noise, grid=grid,
     )  # fmt: skip

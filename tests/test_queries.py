@@ -227,7 +227,7 @@ def test_an_error_comes_out_as_it_was_and_what_was_answered_is_kept(call, tmp_pa
 
 def search(endpoint, folder, **plan):
     """Training and a search that both ask, in blocks of four steps."""
-    target = from_callable(endpoint.scores, classes=CLASSES)
+    target = from_callable(endpoint.scores, classes=CLASSES, identity="endpoint")
     attack = mirror_genetic(
         target.view(Access.SCORES), PRIOR, CLASSES, steps=12, members=10, pool_steps=8, pool_draws=20, confident=0.9999
     )

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 __all__ = ["check_images"]
 
@@ -18,7 +18,7 @@ def check_images(name: str, images: Any) -> None:
     Raises:
       ValueError: naming the argument and the range of its numbers.
     """
-    if isinstance(images, jax.core.Tracer) or not np.size(images):
+    if isinstance(images, Tracer) or not np.size(images):
         return
     numbers = np.asarray(images)  # of the host: a minimum by JAX would be traced where this is called in a trace
     low, high = float(numbers.min()), float(numbers.max())

@@ -32,7 +32,7 @@ TOP, BOTTOM = half(slice(0, 2)), half(slice(2, 4))
 
 
 def painted(*others, **options):
-    small = {"dimensions": 4, "steps": 200, "batch": 8, "rate": 0.01, "diversity": 0.0}
+    small = {"dimensions": 4, "steps": 200, "batch": 8, "rate": 0.01, "diversity": 0.0, "feature": None}
     views = tuple(model.view(Access.WEIGHTS) for model in others)
     attack = ensemble_inversion(TOP.view(Access.WEIGHTS), GENERATOR, CLASSES, others=views, **{**small, **options})
     return attack, run(attack, KEY, Scenario(TOP, CASES, public=lambda step: {"x": np.zeros((1, 1))}), plan=ONE)
