@@ -35,17 +35,17 @@ def amsgrad(rate: Any, b1: Scalar = 0.9, b2: Scalar = 0.999, *, eps: Scalar = 1e
       eps: added to the root of the second moment.
     """
 
-    def init(params: Any) -> Moments:
+    def init(params: Any) -> Any:
         return Moments(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(3)))
 
-    def update(gradients: Any, state: Moments, params: Any = None) -> tuple[Any, Moments]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        count = optax.safe_increment(state.count)
-        mean = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, gradients, state.mean)
-        square = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * g**2, gradients, state.square)
+        count: Any = optax.safe_increment(state.count)
+        mean = jax.tree.map(lambda g, m: b1 * m + (1 - b1) * g, updates, state.mean)
+        square = jax.tree.map(lambda g, v: b2 * v + (1 - b2) * g**2, updates, state.square)
         largest = jax.tree.map(jnp.maximum, state.largest, square)
         first, root = 1 - b1**count, jnp.sqrt(1 - b2**count)
-        updates = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v) / root + eps), mean, largest)
-        return updates, Moments(count, mean, square, largest)
+        moved = jax.tree.map(lambda m, v: m / first / (jnp.sqrt(v) / root + eps), mean, largest)
+        return moved, Moments(count, mean, square, largest)
 
     return optax.chain(optax.GradientTransformation(init, update), optax.scale_by_learning_rate(rate))

@@ -11,20 +11,21 @@ After every episode the policy makes one image for a test; the one of highest co
 paper's alpha = 0 and length = 1 the next state is the action: a bandit, whose two first terms are one.
 
 What differs. In the released code (`released=True`) one noise serves all dimensions and the whole minibatch,
-log-probabilities are averaged over dimensions, not summed, both critics start alike (and stay twins) and the actor sees
-the first alone. Here all episodes are remembered (they do not fill the paper's 1,000,000) and minibatches are drawn with
-replacement. An episode asks 2 * length + 1 queries.
+log-probabilities are averaged over dimensions, not summed, both critics start alike (and stay twins), with kernels uniform
+in +-1 / sqrt(outputs) and, in the last layer, +-3e-3; the actor starts as PyTorch's layers do and sees the first critic
+alone, after its update. (There the critics' temperature is one update old.) Here all episodes are remembered, they do not
+fill the paper's 1,000,000, and minibatches are drawn with replacement. An episode asks 2 * length + 1 queries.
 """
 
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
 from jaxmia.core import Attack, Card, Prior, Process, Scalar, info
+from jaxmia.models import Perceptron
 from jaxmia.oracle import Access, Oracle, Scores, lower
 
 __all__ = ["CARD", "reward", "rlb_mi"]
@@ -39,19 +40,6 @@ CARD = Card(
     recovers="a face of a class, as the prior can draw it",
     knows="public images of other people",
 )
-
-
-class Network(nn.Module):
-    """Two hidden layers: the actor (2 d outputs, mean and log deviation) or a critic (one)."""
-
-    width: int
-    outputs: int
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "... n"]) -> Float[Array, "... outputs"]:
-        for _ in range(2):
-            x = nn.relu(nn.Dense(self.width)(x))
-        return nn.Dense(self.outputs)(x)
 
 
 class Memory(NamedTuple):
@@ -123,7 +111,7 @@ def rlb_mi(
     if budget < each:
         raise ValueError(f"budget: {budget}; legal is at least one episode, {each} queries")
     (d,) = jax.eval_shape(prior.init, jax.random.key(0)).shape
-    actor, critic, adam = Network(width, 2 * d), Network(width, 1), optax.adam(rate)
+    actor, critic, adam = Perceptron(width, 2 * d), Perceptron(width, 1), optax.adam(rate)
 
     def act(params: Any, key: Any, states: Any) -> tuple[Any, Any]:
         """Actions `[..., d]` and their log-probabilities `[...]`."""
@@ -136,8 +124,8 @@ def rlb_mi(
 
     def values(params: Any, states: Any, actions: Any) -> Any:
         """Of both critics, `[2, ...]`."""
-        both: Any = jax.vmap(critic.apply, in_axes=(0, None))(params, jnp.concatenate([states, actions], -1))
-        return both[..., 0]
+        out: Any = jax.vmap(critic.apply, in_axes=(0, None))(params, jnp.concatenate([states, actions], -1))
+        return out[..., 0]
 
     def learn(key: Any, learned: Any, aims: Any, optimizer: Any, memory: Memory) -> tuple[Any, Any, Any]:
         pick, ahead, now = jax.random.split(key, 3)
@@ -148,28 +136,42 @@ def rlb_mi(
         hoped = values(aims, following, next_action).min(0) - jnp.exp(learned["temperature"]) * next_density
         aim = jax.lax.stop_gradient(memory.reward[rows] + discount * (1 - memory.last[rows]) * hoped)
 
-        def loss(params: Any) -> Any:
-            critics = 0.5 * jnp.mean((values(params["critics"], states, actions) - aim) ** 2, 1).sum()
-            wanted, density = act(params["actor"], now, states)
-            judged = values(jax.lax.stop_gradient(params["critics"]), states, wanted)
-            judged = judged[0] if released else judged.min(0)
-            policy = jnp.exp(jax.lax.stop_gradient(params["temperature"])) * density - judged
-            entropy = -params["temperature"] * jax.lax.stop_gradient(density - d)
-            return critics + policy.mean() + entropy.mean()
+        def criticism(params: Any) -> Any:
+            return 0.5 * jnp.mean((values(params["critics"], states, actions) - aim) ** 2, 1).sum()
 
-        updates, optimizer = adam.update(jax.grad(loss)(learned), optimizer)
+        def policy(params: Any, critics: Any) -> Any:
+            wanted, density = act(params["actor"], now, states)
+            judged = values(critics, states, wanted)[: 1 if released else 2].min(0)
+            judged -= jnp.exp(jax.lax.stop_gradient(params["temperature"])) * density
+            return -jnp.mean(judged + params["temperature"] * jax.lax.stop_gradient(density - d))
+
+        gradient, critics = jax.grad(criticism)(learned), learned["critics"]
+        if released:
+            ahead_of_actor: Any = adam.update(gradient, optimizer)[0]
+            critics = optax.apply_updates(critics, ahead_of_actor["critics"])
+        updates, optimizer = adam.update(jax.tree.map(jnp.add, gradient, jax.grad(policy)(learned, critics)), optimizer)
         learned = optax.apply_updates(learned, updates)
         return learned, optax.incremental_update(learned["critics"], aims, trail), optimizer
+
+    def begin(key: Any, network: Perceptron, inputs: int) -> Any:
+        """Variables; the released networks' are uniform in +-1 / sqrt(inputs) but for the kernels of critics."""
+        variables: Any = network.init(key, jnp.zeros(inputs))
+        layers: Any = variables["params"].items() if released else ()
+        for k, (name, layer) in zip(jax.random.split(key, 3), layers):
+            fan_in, fan_out = layer["kernel"].shape
+            bound = fan_in**-0.5 if network is actor else 3e-3 if name == "Dense_2" else fan_out**-0.5
+            noise = jax.random.uniform(k, (fan_in + 1, fan_out), minval=-1.0)
+            layer |= {"kernel": bound * noise[1:], "bias": fan_in**-0.5 * noise[0]}
+        return variables
 
     def init(key: Any, _: Any) -> State:
         one, two = jax.random.split(key)
         twins = jnp.stack([two, two]) if released else jax.random.split(two)
-        critics = jax.vmap(critic.init, in_axes=(0, None))(twins, jnp.zeros(2 * d))
-        learned = {"actor": actor.init(one, jnp.zeros(d)), "critics": critics, "temperature": jnp.zeros(())}
+        critics = jax.vmap(lambda k: begin(k, critic, 2 * d))(twins)
+        learned = {"actor": begin(one, actor, d), "critics": critics, "temperature": jnp.zeros(())}
         zero, blank, rows = jnp.zeros((), jnp.int32), jnp.zeros(steps * length), jnp.zeros((steps * length, d))
         memory = Memory(rows, rows, blank, blank, zero)
-        worst = jnp.full((), -1.0, jnp.float32)
-        return State(learned, critics, adam.init(learned), memory, jnp.zeros(d), worst, zero)
+        return State(learned, critics, adam.init(learned), memory, jnp.zeros(d), jnp.asarray(-1.0, jnp.float32), zero)
 
     def step(key: Any, state: State, label: Any) -> tuple[State, Any]:
         learned, aims, optimizer, memory = state[:4]
@@ -182,9 +184,8 @@ def rlb_mi(
             seen, tried = view.answer(first, prior.decode(following)), view.answer(second, prior.decode(a))
             r, at = reward(seen, tried, label, weights), memory.count
             row = [old.at[at].set(new) for old, new in zip(memory[:4], (s, a, r, float(t == length - 1)))]
-            memory = Memory(row[0], row[1], row[2], row[3], at + 1)
-            before, after = (learned, aims, optimizer), learn(update, learned, aims, optimizer, memory)
-            ready = memory.count > batch
+            memory, before = Memory(row[0], row[1], row[2], row[3], at + 1), (learned, aims, optimizer)
+            after, ready = learn(update, learned, aims, optimizer, memory), memory.count > batch
             learned, aims, optimizer = jax.tree.map(lambda new, old: jnp.where(ready, new, old), after, before)
             s, earned = following, earned + r
         z = prior.init(jax.random.fold_in(test, 0))
@@ -193,9 +194,8 @@ def rlb_mi(
             z = alpha * z + (1 - alpha) * a
         confidence = view.answer(jax.random.fold_in(test, length + 1), prior.decode(z))[label]
         queries, most = state.queries + each, jnp.maximum(confidence, state.confidence)
-        best = jnp.where(confidence > state.confidence, z, state.best)
-        told = info(-most, queries=queries, done=queries + each > budget, reward=earned)
-        return State(learned, aims, optimizer, memory, best, most, queries), told
+        new = State(learned, aims, optimizer, memory, jnp.where(most > state.confidence, z, state.best), most, queries)
+        return new, info(-most, queries=queries, done=queries + each > budget, reward=earned)
 
     return Attack(
         lambda fitted: Process(init, step, lambda state: prior.decode(state.best), steps),

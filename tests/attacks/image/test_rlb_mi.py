@@ -8,6 +8,7 @@ import pytest
 from jaxmia import Access, from_function
 from jaxmia.attacks.image.rlb_mi import reward, rlb_mi
 from jaxmia.core import Prior
+from jaxmia.models import Perceptron
 
 KEY = jax.random.key(11)
 CENTERS = jnp.asarray([[0.6, -0.4], [-0.5, 0.7], [-0.3, -0.6]])
@@ -84,6 +85,50 @@ def test_everything_is_trained_and_critics_are_twins_only_as_released(agents):
     assert all(trained(agents)) and not any(twins(agents[1]))
     released = train(rlb_mi(VIEW, PRIOR, **{**SMALL, "batch": 2}, steps=6, released=True).solve(()), [0], 6)
     assert all(trained(released)) and all(twins(released[1]))
+
+
+def test_networks_start_as_in_the_released_code():
+    """Kernels of critics within +-1 / sqrt(outputs), the last within +-3e-3; all else within +-1 / sqrt(inputs)."""
+    state = rlb_mi(VIEW, PRIOR, **SMALL, steps=3, released=True).solve(()).init(KEY, jnp.asarray(0))
+    bounds = {"critics": (32**-0.5, 32**-0.5, 3e-3), "actor": (2**-0.5, 32**-0.5, 32**-0.5)}
+    for name, kernels in bounds.items():
+        for i, (kernel, bias) in enumerate(zip(kernels, ((4 if name == "critics" else 2) ** -0.5, 32**-0.5, 32**-0.5))):
+            layer = state.learned[name]["params"][f"Dense_{i}"]
+            assert 0.8 * kernel < np.abs(layer["kernel"]).max() <= kernel
+            assert 0.1 * bias < np.abs(layer["bias"]).max() <= bias
+    fresh = rlb_mi(VIEW, PRIOR, **SMALL, steps=3).solve(()).init(KEY, jnp.asarray(0))
+    assert np.abs(fresh.learned["critics"]["params"]["Dense_2"]["kernel"]).max() > 0.1
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_whether_the_actor_sees_the_critic_before_or_after_its_update(released):
+    """The first step of Adam follows the sign of the gradient, which the test takes with either critic."""
+    process = rlb_mi(VIEW, PRIOR, width=8, batch=4, rate=0.3, steps=9, released=released).solve(())
+    state, label = process.init(KEY, jnp.asarray(1)), jnp.asarray(1, jnp.int32)
+    s, a = jax.random.normal(KEY, (2, 9, 2))
+    memory = state.memory._replace(state=s, action=jnp.tanh(a), reward=-130 * jnp.arange(9.0), count=jnp.asarray(4))
+    new, _ = process.step(KEY, state._replace(memory=memory), label)
+    update = jax.random.split(jax.random.split(KEY, 3)[2], 4)[3]
+    pick, _, now = jax.random.split(update, 3)
+    states = new.memory.state[jax.random.randint(pick, (4,), 0, 5)]
+    noise = jax.random.normal(now, () if released else (4, 2))
+
+    def policy(params, critics):
+        out = Perceptron(8, 4).apply(params, states)
+        deviation = jnp.clip(out[:, 2:], -20, 2)
+        action = jnp.tanh(out[:, :2] + noise * jnp.exp(deviation))
+        density = -(noise**2) / 2 - deviation - 0.5 * jnp.log(2 * jnp.pi) - jnp.log(1 - action**2 + 1e-6)
+        both = jax.vmap(Perceptron(8, 1).apply, (0, None))(critics, jnp.concatenate([states, action], -1))[..., 0]
+        worth = both[0] if released else both.min(0)
+        return jnp.mean((density.mean(-1) if released else density.sum(-1)) - worth)
+
+    moved = jax.tree.map(lambda end, start: np.sign(end - start), new.learned["actor"], state.learned["actor"])
+    agree = {}
+    for when, critics in {"before": state.learned["critics"], "after": new.learned["critics"]}.items():
+        slope = jax.grad(policy)(state.learned["actor"], critics)
+        signs = [(g, m) for g, m in zip(jax.tree.leaves(slope), jax.tree.leaves(moved))]
+        agree[when] = all(np.all((np.abs(g) < 1e-5) | (-np.sign(g) == m)) for g, m in signs)
+    assert agree == {"before": not released, "after": released}
 
 
 def test_an_episode_of_two_steps_is_remembered_as_a_chain():
