@@ -162,6 +162,9 @@ def assemble(
     shows = shown(method.card.observes, target, config["split"])
     if not {"client", "layers"}.isdisjoint(method.inputs):
         supplied = {**supplied, **_client(shows, module, config["split"], supplied)}
+    if "center" in method.inputs:  # the image that the target's own mean takes to zero
+        centered = isinstance(module, models.CenteredInput) or getattr(module, "centered", False)
+        supplied = {**supplied, "center": 0.5 if centered else 0.0}
     return _factory(section, supplied)(shows.view(method.card.access, method.name))
 
 
