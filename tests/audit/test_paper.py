@@ -135,6 +135,31 @@ def test_everything_fits_together(name):
     assert scene.split.train.images.shape[1:] == (32, 32, 3) and len(scene.split.validation.labels) == 0
 
 
+def attacks_of(name):
+    return {(section["name"], section.get("base", {}).get("name")): section for section in load(name)["attacks"]}
+
+
+@pytest.mark.parametrize(("name", "public"), [("celeba64.yaml", 30_000), ("ffhq_celeba64.yaml", 70_000)])
+def test_lomma_is_that_of_its_paper(name, public):
+    """z is clipped to 1 on KED-MI; surrogates learn for 20 epochs in batches of 64; 5,000 images for the moments."""
+    batch = load(name)["public_batch"]
+    assert batch == 64
+    for base in ("image/gmi", "image/ked_mi"):
+        section = attacks_of(name)["image/lomma", base]
+        assert section["distill_steps"] == 20 * public // batch
+        assert (section["moments_steps"] - 1) * batch < 5000 <= section["moments_steps"] * batch
+        assert section["base"].get("bound") == (1.0 if base == "image/ked_mi" else None)
+
+
+@pytest.mark.parametrize(("name", "latents"), [("facescrub224.yaml", 2000), ("celeba224.yaml", 5000)])
+def test_pools_are_a_fiftieth_of_the_papers(name, latents):
+    for attack in ("image/ppa", "image/if_gmi"):
+        assert attacks_of(name)[attack, None]["pool"] == latents // 50
+    assert f"best of a pool of\n# {latents // 50}" in (PAPER / name).read_text() or (
+        f"best of a pool of {latents // 50}" in (PAPER / name).read_text()
+    )
+
+
 def test_a_small_run_from_published_weights(tmp_path):
     wanted = load(
         "facescrub224.yaml", "targets=[{name: resnet18, width: 2, weights: weights/resnet18.safetensors, steps: 3}]",
