@@ -139,7 +139,7 @@ def kkt(
 
     def init(key: Any, labels: Any) -> State:
         draw, weigh = jax.random.split(key)
-        x = center + spread * jax.random.normal(draw, (len(labels), *shape))
+        x = jnp.asarray(center) + spread * jax.random.normal(draw, (len(labels), *shape))
         multiplier = jax.random.uniform(weigh, (len(labels),))
         return State(x, multiplier, optimizer.init({"x": x, "multiplier": multiplier}))
 

@@ -195,9 +195,10 @@ def make() -> Bench:
             "image/lomma": {"distill_steps": 150, "moments_steps": 10, "rate": 0.1},
             "image/mirror": {
                 "steps": 100,
-                "pool": 50,
+                "rate": 0.2,
                 "starts": 2,
-                "moments_steps": 3,
+                "pool_steps": 3,
+                "pool_draws": 100,
                 "slope": 1.0,
                 "bound": 3.0,
                 "flip": 0.0,
@@ -231,7 +232,7 @@ def make() -> Bench:
             },
             "image/query_free": {"shadow_steps": 600, "shadow_rate": 0.01, "variation": 0.1, "steps": 200},
             "image/rlb_mi": {"width": 32, "batch": 64},
-            "image/vmi": {"rate": 0.02, "layers": 2, "hidden": 8},
+            "image/vmi": {"steps": 400, "rate": 0.02, "draws": 16, "levels": 2, "layers": 2, "hidden": 8},
             "image/rmle": {"rate": 0.1, "variation": 0.1},
         },
     )
