@@ -96,10 +96,14 @@ def flow(dimensions: int, *, levels: int = 3, layers: int = 10, hidden: int = 10
 
 
 def _start(key: Any, seen: Float[Array, "n i"], size: int) -> tuple[Any, Float[Array, "n o"]]:
-    """A linear layer whose act-norm makes what it gives for `seen` of mean 0 and deviation 1, and what it gives."""
-    weights = 0.05 * jax.random.normal(key, (seen.shape[1], size))
-    out = seen @ weights
-    p = {"weights": weights, "shift": -jnp.mean(out, 0), "log_scale": -jnp.log(jnp.std(out, 0) + 1e-6)}
+    """A linear layer and act-norm that make of `seen` what has mean 0 and deviation 1, and what they make.
+
+    In the released code the scales of act-norm see to that; with many inputs they start near 1, with few anywhere, and a
+    large one lengthens every step of its unit. Here they start at 1, and the weights see to it.
+    """
+    weights = jax.random.normal(key, (seen.shape[1], size))
+    weights /= jnp.std(seen @ weights, 0) + 1e-6
+    p = {"weights": weights, "shift": -jnp.mean(seen @ weights, 0), "log_scale": jnp.zeros(size)}
     return p, _normed(p, seen)
 
 

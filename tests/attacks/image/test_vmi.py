@@ -32,8 +32,8 @@ def likelihood(wanted, x):
 def test_the_posterior_is_the_known_one(posterior, gamma):
     """N(0, I) times the likelihood to the power 1 / gamma is Gaussian with precision 1 + 1 / (gamma scale^2)."""
     attack = vmi(
-        view(jnp.asarray(WANTED), likelihood), PRIOR, posterior=posterior, kl_weight=gamma, steps=1200, rate=0.004,
-        draws=16, levels=1, layers=3, hidden=8,
+        view(jnp.asarray(WANTED), likelihood), PRIOR, posterior=posterior, kl_weight=gamma, steps=600, rate=0.004,
+        draws=16, levels=1, layers=2, hidden=4,
     )  # fmt: skip
     found = solve(attack.solve(()), KEY, np.zeros(300, np.int32), plan=ONE._replace(chunk=300)).output
     precision = 1 + 1 / (gamma * SCALE**2)
@@ -73,7 +73,7 @@ def test_the_gaussian_has_a_full_factor():
         return jnp.stack([private, jnp.log(-jnp.expm1(private))], -1)
 
     attack = vmi(
-        view(jnp.float32(1.0), of_the_sum), PRIOR, posterior="gaussian", kl_weight=1.0, steps=1200, rate=0.01, draws=16
+        view(jnp.float32(1.0), of_the_sum), PRIOR, posterior="gaussian", kl_weight=1.0, steps=600, rate=0.01, draws=16
     )
     x = solve(attack.solve(()), KEY, np.zeros(300, np.int32), plan=ONE._replace(chunk=300)).output
     # Precision I + 1 1^T / (2 scale^2) of the two, with scale^2 = 1/4: [[3, 2], [2, 3]].
