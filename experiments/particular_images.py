@@ -214,7 +214,7 @@ def attack_kkt(data: Data, *, records: int, width: int, decay: float, train_step
     found = []
     for x in sets:
         target = from_function(logits, minimum(x), classes=2)
-        attack = kkt(target.view(Access.WEIGHTS), SHAPE, network=network, center=mean, **settings)
+        attack = kkt(target.view(Access.WEIGHTS), SHAPE, mean, network=network, **settings)
         found.append(recover(attack, data, target, np.repeat(np.arange(2, dtype=np.int32), records)[None]).image[0])
 
     def nearest(candidates: Any, x: Any) -> Any:

@@ -312,9 +312,13 @@ def stylegan2(
     channel_base: int = 32768,
     channel_max: int = 512,
     psi: float = 0.5,
+    cutoff: int | None = None,
     crop: int | None = 800,
 ) -> Prior:
     """A published StyleGAN2, whose w is searched: one for all layers, drawn with truncation `psi`, as in PPA.
+
+    With a `cutoff` w is drawn and searched as it is, and its first `cutoff` layers are truncated by `psi` as the image is
+    painted, as in MIRROR.
 
     Of an image of `resolution` pixels the centered square of `crop` pixels is resized to that of the data, and clipped to
     [0, 1]. `weights` is a safetensors file in a `layout` of `models.pretrained`, which also says how to make one.
@@ -336,12 +340,13 @@ def stylegan2(
 
     def init(key: Any) -> Array:
         z = jax.random.normal(key, (1, latent))
-        return cast(Array, module.apply(variables, z, psi, method="to_w"))[0]
+        return cast(Array, module.apply(variables, z, psi if cutoff is None else 1.0, method="to_w"))[0]
 
     def block(number: int, feature: Any, w: Array) -> Any:
         hidden = None if number == 0 else Hidden(feature.map[None], feature.rest[None])
         where = {"from_block": number, "to_block": number + 1, "feature": hidden, "method": "synthesize"}
-        out: Any = module.apply(variables, w[None], **where)
+        shown = w[None] if cutoff is None else module.apply(variables, w[None], psi, cutoff, method="truncate")
+        out: Any = module.apply(variables, shown, **where)
         if number < last:
             return priors.Feature(out.map[0], out.image[0])
         square = out[0, edge : edge + cut, edge : edge + cut]

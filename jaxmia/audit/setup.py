@@ -99,6 +99,9 @@ def assemble(
     shows, more = shown(method.card.observes, target, config["split"]), {}
     if not {"client", "layers"}.isdisjoint(method.inputs):
         more = _client(shows, module, config["split"], supplied)
+    if "center" in method.inputs:  # the image that the target's own mean takes to zero
+        centered = isinstance(module, models.CenteredInput) or getattr(module, "centered", False)
+        more["center"] = 0.5 if centered else 0.0
     return _factory(section, supplied, more)(shows.view(method.card.access, method.name))
 
 

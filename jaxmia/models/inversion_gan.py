@@ -19,6 +19,8 @@ _KERNEL = nn.initializers.normal(0.02)
 class MinibatchDiscrimination(nn.Module):
     """Appends to each example how close the others of its batch are: sum over j of exp(-|M_i - M_j|_1), M = f T.
 
+    The released T starts as N(0, 1), with which hardly anything is close; here it starts as the other layers do.
+
     Attributes:
       kernels: numbers appended.
       size: of the rows that are compared.

@@ -92,7 +92,12 @@ class StyleGAN2(nn.Module):
           psi: truncation; 1 leaves w as it is, 0 gives the mean.
           cutoff: so many layers get the truncated w, the others get w; the answer is then `[n, layers, d]`.
         """
-        w = self.mapping(z)
+        return self.truncate(self.mapping(z), psi, cutoff)
+
+    def truncate(
+        self, w: Float[Array, "n d"], psi: float | Float[Array, ""], cutoff: int | None = None
+    ) -> Float[Array, "n *layers d"]:
+        """Returns w as `to_w` does, of a w that it gives with psi 1."""
         near = self.mapping.truncate(w, psi)
         if cutoff is None:
             return near

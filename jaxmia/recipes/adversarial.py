@@ -26,7 +26,8 @@ def adversarial(
     `{"generator": variables, "critic": variables}`. It draws its own data; the minibatch is not looked at.
 
     Both losses are `(key, generator variables, critic variables) -> (scalar, changed)`, where `changed` holds the new
-    "batch_stats" of the network that is updated; each is differentiated by the "params" of that network.
+    "batch_stats" of the network that is updated; each is differentiated by the "params" of that network. So a generator's
+    running statistics follow its own updates alone; those of PyTorch also follow what it paints for the critic.
 
     Args:
       start: `key -> (generator variables, critic variables)`.

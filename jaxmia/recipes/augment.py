@@ -20,6 +20,7 @@ def look(
     ratio: tuple[Scalar, Scalar] = (1.0, 1.0),
     flip: Scalar = 0.0,
     rotation: Scalar = 0.0,
+    rotation_chance: Scalar = 1.0,
 ) -> Image:
     """A window of the image, resized to the whole, by one bilinear interpolation.
 
@@ -33,6 +34,7 @@ def look(
       ratio: least and largest width per height, relative to the image's.
       flip: probability of a mirror image.
       rotation: most degrees, either way.
+      rotation_chance: probability of a turn.
     """
     height, width, channels = image.shape
     area, aspect, down, right, mirror, turn = jax.random.split(key, 6)
@@ -43,7 +45,8 @@ def look(
     middle_y = tall / 2 + (1 - tall) * jax.random.uniform(down)
     middle_x = wide / 2 + (1 - wide) * jax.random.uniform(right)
     sign = jnp.where(jax.random.bernoulli(mirror, flip), -1.0, 1.0)
-    angle = jnp.deg2rad(rotation) * jax.random.uniform(turn, minval=-1.0)
+    turned = jax.random.bernoulli(jax.random.fold_in(turn, 1), rotation_chance)
+    angle = turned * jnp.deg2rad(rotation) * jax.random.uniform(turn, minval=-1.0)
     # Pixel middles of the result, from the middle of the window, in pixels of the image.
     y = ((jnp.arange(height) + 0.5) / height - 0.5) * tall * height
     x = ((jnp.arange(width) + 0.5) / width - 0.5) * wide * width * sign

@@ -106,7 +106,8 @@ SMALL = {
     "celeba64.yaml": [*AT_64, "networks.width=2", "attacks.2.top=3"],
     "celeba64_black_box.yaml": AT_64,
     "ffhq_celeba64.yaml": [*AT_64, "networks.width=2", "attacks.2.top=3"],
-    "facescrub224.yaml": ["data.private=4", *stages(2)],
+    "facescrub224.yaml": ["data.private=4", *stages(1)],
+    "facescrub224_mirror.yaml": ["data.private=4"],
     "celeba224.yaml": ["data.private=3", *stages(1)],
 }
 TINY_STYLEGAN2 = ["resolution=16", "crop=12", "latent=8", "mapping_layers=2", "channel_base=64", "channel_max=8"]
@@ -134,6 +135,31 @@ def test_everything_fits_together(name):
     assert set(people.get(name, ())) <= set(scene.names)
     assert len(scene.split.public.labels) == (12 if "ffhq" in name or "224" in name else 16)
     assert scene.split.train.images.shape[1:] == (32, 32, 3) and len(scene.split.validation.labels) == 0
+
+
+def attacks_of(name):
+    return {(section["name"], section.get("base", {}).get("name")): section for section in load(name)["attacks"]}
+
+
+@pytest.mark.parametrize(("name", "public"), [("celeba64.yaml", 30_000), ("ffhq_celeba64.yaml", 70_000)])
+def test_lomma_is_that_of_its_paper(name, public):
+    """z is clipped to 1 on KED-MI; surrogates learn for 20 epochs in batches of 64; 5,000 images for the moments."""
+    batch = load(name)["public_batch"]
+    assert batch == 64
+    for base in ("image/gmi", "image/ked_mi"):
+        section = attacks_of(name)["image/lomma", base]
+        assert section["distill_steps"] == 20 * public // batch
+        assert (section["moments_steps"] - 1) * batch < 5000 <= section["moments_steps"] * batch
+        assert section["base"].get("bound") == (1.0 if base == "image/ked_mi" else None)
+
+
+@pytest.mark.parametrize(("name", "latents"), [("facescrub224.yaml", 2000), ("celeba224.yaml", 5000)])
+def test_pools_are_a_fiftieth_of_the_papers(name, latents):
+    for attack in ("image/ppa", "image/if_gmi"):
+        assert attacks_of(name)[attack, None]["pool"] == latents // 50
+    assert f"best of a pool of\n# {latents // 50}" in (PAPER / name).read_text() or (
+        f"best of a pool of {latents // 50}" in (PAPER / name).read_text()
+    )
 
 
 def test_a_small_run_from_published_weights(tmp_path):
@@ -214,6 +240,34 @@ def test_weights_that_are_not_there_are_told_before_work():
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             setup.check(load("facescrub224.yaml", "attacks=[image/ppa]", change))
+
+
+def test_with_a_cutoff_w_is_free_and_truncated_as_it_is_painted():
+    """As MIRROR has it: w is drawn untruncated, and the image is that of w truncated in its first layers."""
+    options = {key: int(value) for key, value in (pair.split("=") for pair in TINY_STYLEGAN2)}
+    given = {"weights": "weights/ffhq.safetensors", "psi": 0.7, **options}
+    made = scenes.stylegan2(np.zeros((1, 12, 12, 3)), None, cutoff=2, **given)
+    whole = scenes.stylegan2(np.zeros((1, 12, 12, 3)), None, **given)
+    module = StyleGAN2(16, 3, 8, 2, 64, 8)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8))))
+    variables = published(shapes, read("weights/ffhq.safetensors"), "nvidia")
+    key, mean = jax.random.key(1), np.asarray(variables["batch_stats"]["mapping"]["w_avg"])
+    w, near = compiled(made.init)(key), compiled(whole.init)(key)
+    np.testing.assert_allclose(near, mean + 0.7 * (np.asarray(w) - mean), atol=1e-5)
+    assert np.abs(w - near).max() > 1e-3
+    layers = jnp.stack([near] * 2 + [w] * 4)
+    image = compiled(lambda w: module.apply(variables, w[None], method="synthesize"))(layers)[0, 2:14, 2:14]
+    np.testing.assert_allclose(compiled(made.decode)(w), jnp.clip(image, 0, 1), atol=1e-5)
+
+
+def test_mirror_is_that_of_its_paper():
+    """Eight runs from a pool of 100,000; w is truncated by 0.7 in its first eight layers, as it is painted."""
+    section, prior = (
+        attacks_of("facescrub224_mirror.yaml")["image/mirror", None],
+        load("facescrub224_mirror.yaml")["prior"],
+    )
+    assert (section["starts"], section["pool_steps"] * section["pool_draws"]) == (8, 100_000)
+    assert (section["steps"], section["rate"], prior["psi"], prior["cutoff"]) == (20_000, 0.25, 0.7, 8)
 
 
 def test_blocks_of_the_stylegan2_are_its_image():

@@ -54,6 +54,14 @@ def test_a_turn_keeps_distances_and_stays_within_the_bound():
     assert 18 < np.abs(degrees).max() <= 20.01 and degrees.min() < -15 and degrees.max() > 15
 
 
+def test_half_of_the_views_are_turned_where_told():
+    found = views(RAMP, rotation=20.0, rotation_chance=0.5)
+    still = [np.allclose(v, RAMP, atol=1e-2) for v in found]
+    assert 70 <= sum(still) <= 130  # 4.2 standard deviations
+    every = views(RAMP, rotation=20.0)
+    np.testing.assert_array_equal(found[~np.array(still)], every[~np.array(still)])
+
+
 def test_the_gradient_of_a_view_reaches_what_it_shows():
     slope = jax.grad(lambda x: look(KEYS[0], x, scale=(0.5, 0.5)).sum())(IMAGE)
     assert np.all(np.isfinite(slope)) and float(slope.sum()) == pytest.approx(IMAGE.size, rel=1e-4)

@@ -11,8 +11,13 @@ the target x_k; on the way back from the target the lanes' gradients by x are av
 step. Lane 0 shows x itself: losses, and what a base keeps or selects by them, are the candidate's own; its gradient
 does not count.
 
-What differs. The released low-resolution code has sigma 0.003 and smaller crops and turns; it rescales every x_k to
-[0, 1]. What a base reads with the oracle's `apply` (LOMMA's features) stays that of x.
+The defaults are the released ones over KED-MI. Over GMI the released code has sigma 0.003, crops from 0.9, turns of 3
+degrees, and 30 copies for TAA.
+
+What differs. Over GMI the released code leaves out the prior loss and rescales every x_k to [0, 1]; over KED-MI it averages
+the gradient of the discriminator over the copies as well. Here the base's prior loss is that of x, as for every base.
+What a base reads with the oracle's `apply` (LOMMA's features) stays that of x, too. A turned copy repeats the edge in its
+corners, which are black in the released code.
 """
 
 from collections.abc import Callable
@@ -63,6 +68,7 @@ def align_mi(
     average: Literal["transformation", "perturbation"] = "transformation",
     spread: Scalar = 0.05,
     smallest: Scalar = 0.8,
+    aspect: tuple[Scalar, Scalar] = (0.9, 1.1),
     flip: Scalar = 0.5,
     rotation: Scalar = 5.0,
 ) -> Attack:
@@ -75,6 +81,7 @@ def align_mi(
       average: over transformed (TAA) or perturbed (PAA) copies.
       spread: sigma of PAA, as a share of the candidate's range.
       smallest: least share of the area that a crop of TAA shows, in (0, 1].
+      aspect: least and largest width per height of such a crop, relative to the image's.
       flip: probability of a mirror image in TAA.
       rotation: most degrees of a turn in TAA.
 
@@ -90,7 +97,7 @@ def align_mi(
 
     def near(key: Any, x: Any) -> Any:
         if average == "transformation":
-            return look(key, x, scale=(smallest, 1.0), flip=flip, rotation=rotation)
+            return look(key, x, scale=(smallest, 1.0), ratio=aspect, flip=flip, rotation=rotation)
         scale = jax.lax.stop_gradient(spread * (jnp.max(x) - jnp.min(x)))
         return x + scale * jax.random.normal(key, x.shape)
 

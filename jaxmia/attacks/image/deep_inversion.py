@@ -14,9 +14,11 @@ The terms couple the images of a batch, so a case is a batch of labels: its imag
 cases. A target without BatchNorm, or one that is not from Linen, is refused, unless a_f is 0, which is DeepDream.
 
 What differs. The paper's numbers are for pixels less their mean over their deviation; here u is optimized, and the image
-`center + deviation * u`, in [0, 1], is what the target sees. One resolution, as in the paper's longest setting: the
-released two-stage schedule needs a target that reads any size. Released code also writes KL(M | p) for KL(p | M), clips
-it, and looks for the image of least loss but keeps the last one: its record of the loss is never written. So does this.
+`center + deviation * u` is what the target sees. One resolution, as in the paper's longest setting, of 20,000 steps, which
+the defaults follow: the released two-stage schedule needs a target that reads any size. As in the released code of that
+setting the target may see pixels outside [0, 1], which are cut off in the end; its shorter settings cut them off at every
+step (`clip`). Released code also writes KL(M | p) for KL(p | M) and clips it. Until December 2021 it kept the last image,
+since its record of the least loss was never written, and then the one after the step of least loss; here it is the last.
 """
 
 from collections.abc import Callable
@@ -110,6 +112,7 @@ def deep_inversion(
     flip: Scalar = 0.5,
     center: Scalar = 0.45,
     deviation: Scalar = 0.225,
+    clip: bool = False,
 ) -> Attack:
     """The attack; a case is a batch of class indices `[batch]`, the output images `[batch, h, w, c]` in [0, 1].
 
@@ -130,6 +133,7 @@ def deep_inversion(
       flip: probability that the batch is mirrored.
       center: image at u = 0.
       deviation: image units of one unit of u.
+      clip: whether the image is kept in [0, 1] from the start and after every step, and not in the end alone.
 
     Raises:
       ThreatModelError: without white-box access.
@@ -156,7 +160,7 @@ def deep_inversion(
         return center + deviation * u
 
     def project(u: Any) -> Any:
-        return jnp.clip(u, -center / deviation, (1.0 - center) / deviation)
+        return jnp.clip(u, -center / deviation, (1.0 - center) / deviation) if clip else u
 
     def init(key: Any, labels: Any) -> State:
         u = project(jax.random.normal(key, (len(labels), *shape)))
@@ -186,7 +190,7 @@ def deep_inversion(
         return State(u, optimizer), info(loss, identity=identity, moments=distance)
 
     return Attack(
-        lambda fitted: Process(init, step, lambda state: show(state.u), steps),
+        lambda fitted: Process(init, step, lambda state: jnp.clip(show(state.u), 0.0, 1.0), steps),
         observes=CARD.observes,
     )
 

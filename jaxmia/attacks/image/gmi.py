@@ -7,7 +7,9 @@ L_prior = -D(G(z)) and L_id = -log f_y(G(z)); momentum descent, z clipped to the
 
 What differs. Released code averages the loss over its batch of 100 classes before stepping, so that its step depends on
 who else is attacked; here the gradient of one case is divided by `reference_batch` = 100 and a case is the same alone.
-Released selection reads score[i, i] (right only while the targets are 0, 1, 2 ...); here it is the case's own label.
+Released selection reads the logit score[i, i] of the last latent (right only while the targets are 0, 1, 2 ...); here it is
+the cross entropy of the case's own label, at the latent before the last. A start is clipped to the box as well; released
+code clips after the first step.
 The paper's prior is a WGAN-GP (`train.gan` with `priors.latent(generate, realism=critic)`); `priors.eigen` stands in
 where there are too few public images to train one, with -log p(z) for L_prior. `nesterov=False` with an unbounded
 prior is the plain momentum variant of later toolboxes.

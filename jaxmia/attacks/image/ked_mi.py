@@ -13,8 +13,9 @@ e drawn at the start.
 
 What differs. In the released code H is summed over the batch and added, so that the class posterior of fakes becomes
 certain; here it is the sum as well, `gan_batch` times the mean. Its clamp of z comes after the image is made and does
-nothing; `bound` is LOMMA's, before the generator, and off by default. log sigma^2 starts at 1, as released. On
-eigenfaces an image of mu is named more often than the draw, 72 percent to 32 (experiments/on_eigenfaces.py).
+nothing; `bound` is LOMMA's, before the generator, and off by default. log sigma^2 starts at 1, as released. Public images
+are drawn with replacement, where released code goes through them in epochs. On eigenfaces an image of mu is named more
+often than the draw, 72 percent to 32 (experiments/on_eigenfaces.py).
 """
 
 from typing import Any, NamedTuple

@@ -19,8 +19,11 @@ Which candidates are training images is not told; those of a large multiplier ar
 All images of a network belong together, so a case is the labels of all candidates.
 
 What differs. The multipliers are `m` l_i, as released, so that rates and `least` do not depend on m. `released=True`
-squares the penalties. The paper's pixels are less their mean and in [-1, 1]; here the mean is the network's business. Its
-numbers come from a search for each network; the defaults are those for MNIST.
+squares the penalties. The paper's images are less the mean of the data, and candidates start around zero. Here the
+network subtracts its own mean, so candidates start at `center`: the image that it takes to zero. Around any other image
+the start decides which units of the first layer are active, and nearly all candidates agree on them. The defaults are
+those of the released code for MNIST, whose numbers come from a search for each network, but for `multiplier_weight`. The
+released code computes in double precision; here the precision is JAX's, which `jax_enable_x64` doubles.
 """
 
 from collections.abc import Callable
@@ -28,6 +31,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -85,13 +89,13 @@ def softened(alpha: Scalar = 150.0) -> Callable[[Any], Any]:
 def kkt(
     oracle: Oracle,
     shape: tuple[int, int, int],
+    center: Scalar | Float[Array | np.ndarray, "h w c"],
     *,
     network: Callable[[Any, Any], Any] | None = None,
     steps: int = 50_000,
     rate: Scalar = 0.03,
-    multiplier_rate: Scalar = 0.03,
+    multiplier_rate: Scalar = 1e-4,
     momentum: Scalar = 0.9,
-    center: Scalar = 0.5,
     spread: Scalar = 0.035,
     least: Scalar = 0.45,
     multiplier_weight: Scalar = 1.0,
@@ -103,12 +107,13 @@ def kkt(
     Args:
       oracle: white-box access to a network without biases (but in its first layer) and BatchNorm, of two logits or more.
       shape: (height, width, channels) of an image.
+      center: the image that the network's own mean takes to zero, as an image `[h, w, c]` or one number for all pixels.
+        Candidates start around it. It is 0 for a network that subtracts nothing, 0.5 for `models.CenteredInput`.
       network: `(params, x) -> logits` of one image; the target's with softened ReLUs. None takes the target's own.
       steps: iterations.
       rate: SGD's, for the images.
       multiplier_rate: SGD's, for the multipliers.
       momentum: of both, in [0, 1).
-      center: image around which candidates start.
       spread: deviation of a pixel at the start.
       least: multipliers below are pushed up.
       multiplier_weight: of that penalty; 5 in the released code.
@@ -134,7 +139,7 @@ def kkt(
 
     def init(key: Any, labels: Any) -> State:
         draw, weigh = jax.random.split(key)
-        x = center + spread * jax.random.normal(draw, (len(labels), *shape))
+        x = jnp.asarray(center) + spread * jax.random.normal(draw, (len(labels), *shape))
         multiplier = jax.random.uniform(weigh, (len(labels),))
         return State(x, multiplier, optimizer.init({"x": x, "multiplier": multiplier}))
 

@@ -7,11 +7,13 @@ discriminator, eqs. 2-3: hinge loss for D; L_G = -E D(G(z, y), y) + alpha * E L_
 max-margin loss of eq. 4, L_mm = -l_y + max_{j != y} l_j. (3) Eq. 5: min over z of the sum of L_mm over two views A_1, A_2
 of G(z, y) for the wanted y, by Adam, from z ~ N(0, I).
 
-A is a random crop, brightness and contrast, mirror image and turn. Per step of (2), D is updated `critic_steps` times and
-G once; real images get U(0, 1/256) noise, as released.
+A is a random crop, brightness and contrast, mirror image and turn. As released, every second view is turned, and in (2)
+every second one is of another brightness and contrast, in (3) all are. Per step of (2), D is updated `critic_steps` times
+and G once; real images get U(0, 1/256) noise, as released.
 
-What differs. Losses are per case, not means over a batch, which Adam does not notice. A later port takes the argmax
-before the top-n, so that classes may stay empty; this one does not.
+What differs. Losses are per case, not means over a batch, which Adam does not notice. A turned view repeats the edge in
+its corners, which are black in the released code. A later port takes the argmax before the top-n, so that classes may stay
+empty; this one does not.
 """
 
 from typing import Any
@@ -84,7 +86,7 @@ def plg_mi(
       margin_weight: alpha.
       smallest: least share of the area that a view's crop shows.
       flip: probability of a mirror image.
-      rotation: most degrees of a view's turn.
+      rotation: most degrees of a view's turn, which every second view has.
       change: bound of a view's change in brightness and contrast.
 
     Raises:
@@ -97,11 +99,11 @@ def plg_mi(
         raise ValueError(f"top: {top}; legal is 1 to the number of public images, {len(gallery)}")
     generator, critic, adam = conditional_generator, conditional_discriminator, optax.adam(gan_rate, *gan_momentum)
 
-    def seen(key: Any, x: Any) -> Any:
-        """Logits of a random view A of one image."""
+    def seen(key: Any, x: Any, chance: float) -> Any:
+        """Logits of a random view A of one image, tinted with that chance."""
         ask, cut, tint = jax.random.split(key, 3)
-        cropped = look(cut, x, scale=(smallest, 1.0), flip=flip, rotation=rotation)
-        return view.answer(ask, jitter(tint, cropped, brightness=change, contrast=change))
+        cropped = look(cut, x, scale=(smallest, 1.0), flip=flip, rotation=rotation, rotation_chance=0.5)
+        return view.answer(ask, jitter(tint, cropped, brightness=change, contrast=change, chance=chance))
 
     def label(fitted: Any) -> Process:
         """Top-n selection, some of the gallery at a time; reads out its rows, `[classes, top]`."""
@@ -157,7 +159,7 @@ def plg_mi(
             one, two = jax.random.split(key)
             z, labels = draw(one)
             fake, changed = paint(g, z, labels)
-            shown = jax.vmap(seen)(jax.random.split(two, gan_batch), fake)
+            shown = jax.vmap(lambda k, x: seen(k, x, 0.5))(jax.random.split(two, gan_batch), fake)
             identity = jnp.mean(jax.vmap(margin)(shown, labels))
             return margin_weight * identity - jnp.mean(judge(d, fake, labels)[0]), changed
 
@@ -165,7 +167,7 @@ def plg_mi(
 
     def solve(fitted: Any) -> Process:
         def loss(key: Any, x: Any, wanted: Any) -> Any:  # equation 5
-            shown = jax.vmap(seen, (0, None))(jax.random.split(key), x)
+            shown = jax.vmap(lambda k: seen(k, x, 1.0))(jax.random.split(key))
             return jnp.sum(jax.vmap(margin, (0, None))(shown, wanted))
 
         def image(z: Any, wanted: Any) -> Any:

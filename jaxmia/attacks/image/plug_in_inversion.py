@@ -11,7 +11,9 @@ e = 1 ... E (Ensemble); jitter rolls it at random. Between stages it is enlarged
 (Centering), which share the growth of its size. Adam starts anew in every stage, its rate falls as a cosine.
 
 What differs. A stage's image is shown to the target at full size, so that targets of a fixed input work; sizes need not be
-whole pixels. The state keeps it in the middle of a full-size canvas.
+whole pixels. The state keeps it in the middle of a full-size canvas. `jitter` counts pixels of the full size at every
+stage, a seventh of 224; the released code rolls the small image, so that 32 are more than half of its first 56 pixels. Of
+a target of 64 pixels the default is half the image at every stage: take less there.
 """
 
 from typing import Any, NamedTuple

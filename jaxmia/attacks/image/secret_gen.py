@@ -1,19 +1,19 @@
 """SecretGen: what is hidden in a masked image, painted so that the target is sure of a class that it named itself.
 
 Yuan, Wu, Long, Xiao, Li, "SecretGen: Privacy Recovery on Pre-Trained Models via Distribution Discrimination", ECCV 2022
-(https://arxiv.org/abs/2207.12263). Nobody tells the label. x_ns is the image without its masked pixels.
-Section 3.3, generation backbone: an inpainting generator x^ = G(z, x_ns) is trained on public images with two WGAN-GP
-critics, of the whole image and of the masked pixels, and L_G - diversity * |f(x^_1) - f(x^_2)| / |z_1 - z_2|, f features
-of the target (equations 1 to 3). Section 3.4, pseudo-label, equations 4 and 5: of n latents and m cutouts t_j, t_0 none,
+(https://arxiv.org/abs/2207.12263). Nobody tells the label. x_ns is the image without its masked pixels. Section 3.3: an
+inpainting generator x^ = G(z, x_ns) learns from public images with two WGAN-GP critics, of the whole image and of masked
+pixels, and L_G - diversity * |f(x^_1) - f(x^_2)| / |z_1 - z_2|, f features of the target (equations 1 to 3). Section 3.4,
+pseudo-label, equations 4 and 5: of n latents and m cutouts t_j, t_0 none,
 
     c = argmax_c M(c),   M(c) = sum_ij F_c(t_j(G(z_i, x_ns))) / (n (m + 1)).
 
 Section 3.5, latent: of those z_i whose image the target takes for c, that of which it is surest, or any, if there is
 none. Section 3.6: from there, min over z of -identity_weight * log F_c(x^) - D(x^) by momentum descent, equations 6 to 8.
 
-What differs. The released search has rate 0.01, Nesterov's form of momentum, and a pseudo-label that at least one latent
-is taken for. Here a case is stepped alone, where it averages over a batch. Masked and cut out pixels are the mean public
-color, and latents are kept in [-1, 1], as released. Its local critic sees a random square; here it sees the masked pixels.
+What differs. The search is as released: rate 0.01, Nesterov momentum, latents in [-1, 1], hidden pixels of the mean public
+color. That steps by the mean loss of 64 images; here the gradient of one case is divided by `reference_batch`. The released
+pseudo-label is one that at least one latent is taken for. Its local critic sees a random square, here the masked pixels.
 """
 
 from typing import Any, NamedTuple
@@ -60,8 +60,9 @@ def secret_gen(
     critic: Any,
     *,
     steps: int = 1500,
-    rate: Scalar = 0.02,
+    rate: Scalar = 0.01,
     momentum: Scalar = 0.9,
+    reference_batch: int = 64,
     identity_weight: Scalar = 100.0,
     latents: int = 200,
     patches: int = 4,
@@ -83,7 +84,8 @@ def secret_gen(
       critic: Linen module `(images, train) -> [n]` without BatchNorm; there will be two of it.
       steps: of the search.
       rate: SGD's.
-      momentum: SGD's, in [0, 1).
+      momentum: SGD's, in [0, 1), in Nesterov's form.
+      reference_batch: the batch that the rate was set for.
       identity_weight: of -log F_c.
       latents: n.
       patches: cutouts are the cells of a grid of so many rows and columns, so that m is its square; 0 for none.
@@ -97,16 +99,17 @@ def secret_gen(
 
     Raises:
       ThreatModelError: without white-box access.
-      ValueError: for a gallery outside of [0, 1]; for fewer than one latent, a mask that hides nothing or is not the
-        images', too many patches; where the target does not show the feature.
+      ValueError: for a gallery outside of [0, 1]; for numbers out of range, a mask that hides nothing or is not the
+        images'; where the target does not show the feature.
     """
     view: Weights = lower(oracle, CARD.access, "image/secret_gen")
     check_images("gallery", gallery)
     shape = gallery.shape[1:]
     if np.shape(mask) != shape[:2] or not np.any(np.asarray(mask)):
         raise ValueError(f"mask: shape {np.shape(mask)}; legal is {shape[:2]} with some pixels hidden")
-    if latents < 1 or not 0 <= patches <= min(shape[:2]):
-        raise ValueError(f"latents: {latents}, patches: {patches}; legal is 1 or more, and 0 to {min(shape[:2])}")
+    if min(latents, reference_batch) < 1 or not 0 <= patches <= min(shape[:2]):
+        given = f"latents, reference_batch, patches: {latents}, {reference_batch}, {patches}"
+        raise ValueError(f"{given}; legal is 1 or more, 1 or more, 0 to {min(shape[:2])}")
 
     def seen(x: Any) -> Any:
         return shown_feature(view.apply(view.params, x).features, feature)
@@ -114,8 +117,8 @@ def secret_gen(
     jax.eval_shape(seen, jnp.zeros(shape))  # refused now, not in training
     public, hidden = jnp.asarray(gallery), jnp.asarray(mask, jnp.float32)[..., None]
     color = jnp.mean(public, (0, 1, 2))
-    row, column = (jnp.arange(size) * patches // size for size in shape[:2])
-    cell = row[:, None] * patches + column  # of every pixel
+    rows, columns = (np.arange(size) * patches // size for size in shape[:2])
+    cell = np.add.outer(rows * patches, columns)  # of every pixel
 
     def compose(variables: Any, x: Any, z: Any, train: bool = False) -> Any:
         """x^, `[n, h, w, c]`, and what changed of the generator's statistics."""
@@ -129,18 +132,15 @@ def secret_gen(
         return whole, critic.apply({"params": d["params"]["hole"]}, x * hidden, train=True)
 
     def backbone(fitted: Any) -> Process:
-        del fitted
-
         def some(key: Any) -> tuple[Any, Any]:
             which, draw = jax.random.split(key)
-            x = public[jax.random.randint(which, (gan_batch,), 0, len(public))]
-            return x, jax.random.normal(draw, (2, gan_batch, dimensions))
+            rows = jax.random.randint(which, (gan_batch,), 0, len(public))
+            return public[rows], jax.random.normal(draw, (2, gan_batch, dimensions))
 
         def start(key: Any) -> Any:
-            one, two, three = jax.random.split(key, 3)
-            masks = jnp.broadcast_to(hidden, (2, *shape[:2], 1))
-            g = inpainter.init(one, public[:2], masks, jnp.zeros((2, dimensions)), train=True)
-            whole, hole = (critic.init(key, public[:2], train=True)["params"] for key in (two, three))
+            keys, masks = jax.random.split(key, 3), jnp.broadcast_to(hidden, (2, *shape[:2], 1))
+            g = inpainter.init(keys[0], public[:2], masks, jnp.zeros((2, dimensions)), train=True)
+            whole, hole = (critic.init(key, public[:2], train=True)["params"] for key in keys[1:])
             return g, {"params": {"whole": whole, "hole": hole}}
 
         def tell(key: Any, g: Any, d: Any) -> Any:
@@ -171,7 +171,7 @@ def secret_gen(
 
     def solve(fitted: Any) -> Process:
         g, d = fitted[0]["generator"], fitted[0]["critic"]
-        optimizer = optax.sgd(rate, momentum)
+        optimizer = optax.sgd(rate / reference_batch, momentum, nesterov=True)
 
         def show(visible: Any, z: Any) -> Any:
             return compose(g, visible[None], z[None])[0][0]
@@ -186,8 +186,8 @@ def secret_gen(
             z = jnp.clip(jax.random.normal(key, (latents, dimensions)), -1.0, 1.0)
             told, metric = jax.lax.map(lambda z: consistent(show(visible, z)), z)
             label = jnp.argmax(jnp.mean(metric, 0)).astype(jnp.int32)
-            sure = jnp.where(jnp.argmax(told, 1) == label, told[:, label], 0.0)  # the first one, if there is none
-            best = z[jnp.argmax(sure)]
+            sure = jnp.where(jnp.argmax(told, 1) == label, told[:, label], 0.0)
+            best = z[jnp.argmax(sure)]  # the first, if there is none
             return State(best, optimizer.init(best), label, jnp.asarray(visible, jnp.float32))
 
         def step(key: Any, state: State, visible: Any) -> tuple[State, Any]:
@@ -200,8 +200,8 @@ def secret_gen(
             (loss, identity), gradient = jax.value_and_grad(total, has_aux=True)(state.z)
             updates, opt = optimizer.update(gradient, state.optimizer)
             moved: Any = optax.apply_updates(state.z, updates)
-            told = info(loss, identity=identity, label=state.label)
-            return state._replace(z=jnp.clip(moved, -1.0, 1.0), optimizer=opt), told
+            new = state._replace(z=jnp.clip(moved, -1, 1), optimizer=opt)
+            return new, info(loss, identity=identity, label=state.label)
 
         return Process(init, step, lambda state: show(state.visible, state.z), steps)
 

@@ -159,7 +159,7 @@ def make() -> Bench:
             "image/cdm_mi": {"steps": 50, "train_steps": 1500, "train_rate": 0.002, "average": 0.99},
             "image/data_free_split": {"steps": 400, "batch": 32, "rate": 0.005},
             # A class is a column of pixels here, so that neither rolling nor mirroring leaves it what it is.
-            "image/deep_inversion": {"steps": 400, "jitter": 0, "flip": 0.0},
+            "image/deep_inversion": {"steps": 400, "jitter": 0, "flip": 0.0, "clip": True},
             "image/ensemble_inversion": {"dimensions": 8, "steps": 300, "batch": 16, "rate": 0.01},
             "image/fsha": {
                 "steps": 1000,
@@ -195,9 +195,10 @@ def make() -> Bench:
             "image/lomma": {"distill_steps": 150, "moments_steps": 10, "rate": 0.1},
             "image/mirror": {
                 "steps": 100,
-                "pool": 50,
+                "rate": 0.2,
                 "starts": 2,
-                "moments_steps": 3,
+                "pool_steps": 3,
+                "pool_draws": 100,
                 "slope": 1.0,
                 "bound": 3.0,
                 "flip": 0.0,
@@ -231,7 +232,7 @@ def make() -> Bench:
             },
             "image/query_free": {"shadow_steps": 600, "shadow_rate": 0.01, "variation": 0.1, "steps": 200},
             "image/rlb_mi": {"width": 32, "batch": 64},
-            "image/vmi": {"rate": 0.02, "layers": 2, "hidden": 8},
+            "image/vmi": {"steps": 400, "rate": 0.02, "draws": 16, "levels": 2, "layers": 2, "hidden": 8},
             "image/rmle": {"rate": 0.1, "variation": 0.1},
         },
     )

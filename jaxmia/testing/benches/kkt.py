@@ -84,7 +84,7 @@ def make() -> Bench:
             "shuffled": trained(x, np.roll(labels, 1), CLASSES),
             "constant": jax.tree.map(jnp.zeros_like, leaks),
         },
-        inputs={"shape": SHAPE},
+        inputs={"shape": SHAPE, "center": 0.5},
         cases=cases,
         judge=judge,
         chance=1 / CLASSES,

@@ -111,6 +111,7 @@ def make() -> Bench:
                 "latents": 50,
                 "patches": 3,
                 "rate": 0.002,
+                "reference_batch": 1,
             }
         },
     )

@@ -55,5 +55,15 @@ def make() -> Bench:
         chance=1 / image.CLASSES,
         candidate=jnp.full(image.SHAPE, 0.5),
         # A class is a column of pixels here, so that neither rolling nor mirroring leaves it what it is.
-        settings={"image/smi": {"stops": (50, 100), "shares": (0.3, 0.3), "jitter": 0, "flip": 0.0, "rate": 0.1}},
+        settings={
+            "image/smi": {
+                "steps": 400,
+                "variation": 1e-5,
+                "stops": (50, 100),
+                "shares": (0.3, 0.3),
+                "jitter": 0,
+                "flip": 0.0,
+                "rate": 0.1,
+            }
+        },
     )

@@ -108,6 +108,29 @@ def test_averaging_finds_the_way_where_the_gradient_is_noise():
     assert likeness(base(view)) < 0.7 < 0.9 < likeness(aligned)
 
 
+def test_crops_have_the_released_aspects():
+    """Of an image whose pixels say where they were, 0.9 to 1.1 as wide as high."""
+    rows, columns = np.meshgrid(np.arange(32.0), np.arange(24.0), indexing="ij")
+    ramp, shown = jnp.asarray(np.stack([rows, columns], -1), jnp.float32), []
+
+    def logits(params, x):
+        jax.debug.callback(lambda x: shown.extend(np.asarray(x)), x)
+        return x.reshape(len(x), -1)[:, :CLASSES] * params
+
+    view = from_function(logits, jnp.ones(CLASSES), classes=CLASSES).view(Access.WEIGHTS)
+    prior = Prior(lambda key: jnp.ones(1), lambda z: z[0] * ramp, lambda z, x: jnp.zeros(()), lambda z: z)
+    process = align_mi(
+        view, functools.partial(plain, prior=prior), neighbors=200, average="transformation", flip=0.0, rotation=0.0
+    ).solve(())  # fmt: skip
+    process.step(KEY, process.init(KEY, LABEL), LABEL)
+    jax.effects_barrier()
+    copies = np.stack([x for x in shown if not np.array_equal(x, ramp)])[:, 8:-8, 8:-8]
+    assert len(copies) == 200
+    tall, wide = np.diff(copies[..., 0], axis=1).mean((1, 2)), np.diff(copies[..., 1], axis=2).mean((1, 2))
+    assert 0.9 - 1e-3 <= np.min(wide / tall) < 0.92 and 1.08 < np.max(wide / tall) <= 1.1 + 1e-3
+    assert 0.8 - 1e-3 <= np.min(tall * wide) < 0.84
+
+
 def test_refuses():
     with pytest.raises(ValueError, match="neighbors"):
         align_mi(TARGET.view(Access.WEIGHTS), plain, neighbors=0)

@@ -96,6 +96,20 @@ def test_images_take_on_the_remembered_statistics_and_stay_in_the_box():
     assert with_term.output.min() >= 0.0 and with_term.output.max() <= 1.0
 
 
+@pytest.mark.parametrize("clip", [False, True])
+def test_pixels_are_cut_off_at_every_step_or_in_the_end(clip):
+    """The released setting of 20,000 steps, the default, cuts nothing off before the end."""
+    options = {"steps": 20, "warmup": 0, "jitter": 0, "flip": 0.0, **({"clip": True} if clip else {})}
+    process, labels = deep_inversion(VIEW, SHAPE, **options).solve(()), jnp.asarray(LABELS[0])
+    state, step = process.init(KEY, labels), jax.jit(process.step)
+    for t in range(20):
+        pixels = 0.45 + 0.225 * np.asarray(state.u)
+        assert (pixels.min() >= -1e-6 and pixels.max() <= 1 + 1e-6) == clip
+        state, _ = step(jax.random.fold_in(KEY, t), state, labels)
+    output = np.asarray(process.read(state))
+    np.testing.assert_allclose(output, np.clip(0.45 + 0.225 * np.asarray(state.u), 0, 1), atol=1e-6)
+
+
 def test_competition_drives_the_student_away():
     direction = jnp.asarray(RNG.normal(size=(16, CLASSES)), jnp.float32)
 

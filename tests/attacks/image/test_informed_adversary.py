@@ -83,6 +83,31 @@ def test_a_reconstructor_reads_the_record_out_of_a_network():
     assert np.all(np.array(errors) < np.array(blind))
 
 
+def test_the_reconstructor_is_the_released_one():
+    """Sigmoid output, mean absolute plus mean squared error, batches of 32, 62,500 updates."""
+    rng = np.random.default_rng(4)
+    known = {"x": rng.uniform(size=(5, 2, 2, 1)).astype(np.float32), "y": np.array([0, 1, 0, 1, 0], np.int32)}
+    candidates = {"x": rng.uniform(size=(40, 2, 2, 1)).astype(np.float32), "y": np.ones(40, np.int32)}
+    params = descended(jnp.asarray(known["x"]), known["y"])
+    view = from_function(network, params, classes=2).view(Access.WEIGHTS)
+    process = informed_adversary(view, train=descended, candidates=candidates).solve(())
+    assert process.steps == 62_500
+    state = process.init(KEY, known)
+    layers = [state.variables["params"][f"Dense_{i}"] for i in range(3)]
+    assert [layer["kernel"].shape[1] for layer in layers] == [1000, 1000, 4]
+
+    def reconstructed(parameters):
+        for layer in layers[:2]:
+            parameters = np.maximum(parameters @ layer["kernel"] + layer["bias"], 0)
+        return 1 / (1 + np.exp(-(parameters @ layers[2]["kernel"] + layers[2]["bias"])))
+
+    rows = np.asarray(jax.random.randint(KEY, (32,), 0, 40))
+    off = reconstructed(np.asarray(state.shadows)[rows]) - candidates["x"][rows].reshape(32, 4)
+    loss = process.step(KEY, state, known)[1].loss
+    np.testing.assert_allclose(loss, np.abs(off).mean() + (off**2).mean(), rtol=1e-4)
+    np.testing.assert_allclose(process.read(state).ravel(), reconstructed(np.asarray(state.released)), rtol=1e-4)
+
+
 def test_refuses():
     view = from_function(network, descended(jnp.zeros((2, 4)), jnp.array([0, 1])), classes=2).view(Access.WEIGHTS)
     with pytest.raises(ValueError, match=r"parameters of \[2, 2\] dimensions"):

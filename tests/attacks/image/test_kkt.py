@@ -1,5 +1,7 @@
 """Dataset reconstruction: the objective against numpy, and every training image of a network that must remember each."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +34,7 @@ def test_the_loss_is_that_of_the_paper(released):
     }
     labels = jnp.asarray([0, 2, 1, 2], jnp.int32)
     weights = {"multiplier_weight": 5.0, "box_weight": 2.0}
-    process = kkt(view(params, 3), SHAPE, least=0.6, spread=0.5, released=released, **weights).solve(())
+    process = kkt(view(params, 3), SHAPE, 0.5, least=0.6, spread=0.5, released=released, **weights).solve(())
     state = process.init(KEY, labels)
     told = process.step(KEY, state, labels)[1]
     x, multiplier = np.asarray(state.x), np.asarray(state.multiplier)
@@ -76,7 +78,7 @@ def test_every_training_image_comes_back():
 
     def likeness(images):
         """`[starts, 4]`: of every training image, the correlation with the candidate of its class that is likest."""
-        attack = kkt(view(trained(images, labels, 2), 2), SHAPE, network=network, steps=2000, **RATES)
+        attack = kkt(view(trained(images, labels, 2), 2), SHAPE, 0.5, network=network, steps=2000, **RATES)
         found = solve(attack.solve(()), KEY, np.stack([case] * 4), plan=ONE).output.image.reshape(4, 8, 9) - 0.5
         wanted = x.reshape(4, 9) - 0.5
         found, wanted = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (found, wanted))
@@ -87,7 +89,52 @@ def test_every_training_image_comes_back():
     assert control.mean() <= 0.6, control
 
 
+def test_the_defaults_are_the_released_numbers_for_mnist():
+    defaults = {name: p.default for name, p in inspect.signature(kkt).parameters.items()}
+    assert defaults["center"] is inspect.Parameter.empty
+    assert (defaults["rate"], defaults["multiplier_rate"], defaults["momentum"]) == (0.03, 1e-4, 0.9)
+    assert (defaults["spread"], defaults["least"]) == (0.035, 0.45)
+
+
+def test_candidates_start_where_the_first_layer_reads_zero():
+    """Two candidates agree on half of a random network's units around its mean, on nearly all around another image."""
+    mean = np.random.default_rng(2).uniform(0.05, 0.2, SHAPE).astype(np.float32)
+    weights = np.random.default_rng(3).normal(size=(9, 400)).astype(np.float32)
+    labels = jnp.zeros(40, jnp.int32)
+
+    def agreement(center):
+        state = kkt(view({}, 2), SHAPE, center).solve(()).init(KEY, labels)
+        np.testing.assert_allclose(np.mean(state.x, 0), np.broadcast_to(center, SHAPE), atol=4 * 0.035 / np.sqrt(40))
+        active = (np.asarray(state.x) - mean).reshape(40, 9) @ weights > 0
+        return np.mean(active[:20] == active[20:])
+
+    assert 0.45 <= agreement(mean) <= 0.55
+    assert agreement(0.5) >= 0.9
+
+
+@pytest.mark.parametrize(("center", "found"), [(0.13, True), (0.5, False)])
+def test_around_the_networks_mean_candidates_find_the_images(center, found):
+    """A network at its stationary point that subtracts 0.13, the mean pixel of MNIST."""
+    one, two = np.linalg.qr(np.random.default_rng(5).normal(size=(9, 2)))[0].T
+    images = np.stack([one, -one, two, -two]).reshape(4, *SHAPE).astype(np.float32) * 0.6
+    params = trained(0.5 + images, np.array([0, 0, 1, 1]), 2)  # the bench's network subtracts 0.5
+
+    def shifted(params, batch):
+        return logits(params, batch + 0.37)
+
+    attack = kkt(
+        from_function(shifted, params, classes=2).view(Access.WEIGHTS), SHAPE, center, steps=2000, box_weight=0.0,
+        network=lambda params, image: network(params, image + 0.37), **{**RATES, "spread": 0.035},
+    )  # fmt: skip
+    case = np.repeat(np.arange(2, dtype=np.int32), 4)
+    process = attack.solve(())._replace(read=lambda state: state.x)  # as `read` clips to [0, 1]
+    x = solve(process, KEY, np.stack([case] * 4), plan=ONE).output.reshape(4, 8, 9) - 0.13
+    x, wanted = x / np.linalg.norm(x, axis=-1, keepdims=True), images.reshape(4, 9) / 0.6
+    likeness = np.max(np.einsum("spd,kd->skp", x, wanted), -1).mean()
+    assert likeness >= 0.75 if found else likeness <= 0.5, likeness
+
+
 def test_refuses_batch_norm():
     target = from_function(lambda p, x: x, {"params": {}, "batch_stats": {"mean": np.zeros(2)}}, classes=2)
     with pytest.raises(ValueError, match="BatchNorm"):
-        kkt(target.view(Access.WEIGHTS), SHAPE)
+        kkt(target.view(Access.WEIGHTS), SHAPE, 0.5)

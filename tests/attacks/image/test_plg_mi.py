@@ -94,6 +94,47 @@ def test_the_search_sums_the_margin_of_two_views_and_stays_in_its_class():
     assert not np.allclose(found[0], found[1])
 
 
+class Still:
+    """A generator that paints one image, whatever it is told."""
+
+    def init(self, key, z, labels, train):
+        return {"params": {"shift": jnp.zeros(())}}
+
+    def apply(self, variables, z, labels, train, mutable=()):
+        images = jnp.broadcast_to(GALLERY[0], (len(z), *SHAPE)) + variables["params"]["shift"]
+        return (images, {}) if mutable else images
+
+
+@pytest.mark.parametrize(("stage", "tinted"), [("gan", (70, 130)), ("search", (200, 200))])
+def test_views_are_turned_and_tinted_as_often_as_released(stage, tinted):
+    """Half are turned in both stages; half are tinted while the GAN learns, all in the search. 4.2 deviations."""
+
+    def changed(**options):
+        """How many of 200 views differ from the image."""
+        shown = []
+
+        def logits(params, x):
+            jax.debug.callback(lambda x: shown.extend(np.asarray(x)), x)
+            return x.reshape(-1, 16) @ params
+
+        view = from_function(logits, jnp.asarray(MATRIX), classes=CLASSES).view(Access.WEIGHTS)
+        options = {**SMALL, "gan_batch": 200, "smallest": 1.0, "flip": 0.0, **options}
+        made = plg_mi(view, jnp.asarray(GALLERY), CLASSES, Still(), ProjectionDiscriminator(CLASSES), **options)
+        if stage == "gan":
+            process = made.train[1]((jnp.asarray([[0]] * CLASSES),))
+            process.step(KEY, process.init(KEY, None), None)
+        else:
+            process, label = made.solve((None, {"generator": Still().init(0, 0, 0, True)})), jnp.asarray(0, jnp.int32)
+            state = process.init(KEY, label)
+            jax.vmap(lambda key: process.step(key, state, label)[1].loss)(jax.random.split(KEY, 100))
+        jax.effects_barrier()
+        assert len(shown) == 200
+        return sum(not np.allclose(x, GALLERY[0], atol=1e-3) for x in shown)
+
+    assert 70 <= changed(rotation=30.0, change=0.0) <= 130
+    assert tinted[0] <= changed(rotation=0.0, change=0.5) <= tinted[1]
+
+
 def test_refuses():
     with pytest.raises(ValueError, match="top: 601; legal is 1 to the number of public images, 600"):
         attack(top=601)

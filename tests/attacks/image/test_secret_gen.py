@@ -112,7 +112,8 @@ def test_hidden_pixels_do_not_count_and_the_others_stay():
 
 
 def test_the_search_descends_on_the_loss_of_the_paper():
-    process, x = make(identity_weight=7.0, rate=0.01, momentum=0.0).solve(fitted()), np.asarray(GALLERY[1])
+    options = {"identity_weight": 7.0, "rate": 0.01, "momentum": 0.0, "reference_batch": 1}
+    process, x = make(**options).solve(fitted()), np.asarray(GALLERY[1])
     state, step = jax.jit(process.init)(KEY, GALLERY[1]), jax.jit(process.step)
     after, told = step(KEY, state, GALLERY[1])
     critics, label = fitted()[0]["critic"]["params"], int(state.label)
@@ -129,6 +130,27 @@ def test_the_search_descends_on_the_loss_of_the_paper():
     for _ in range(20):
         state, told = step(KEY, state, GALLERY[1])
     assert float(told.loss) < loss(z)
+
+
+def test_the_step_is_the_released_one():
+    """v <- 0.9 v - 0.01 mean gradient of 64, z <- z - 0.9 v_before + 1.9 v, clipped to [-1, 1]."""
+    process, velocity = make().solve(fitted()), np.zeros(D)
+    state, step = jax.jit(process.init)(KEY, GALLERY[1]), jax.jit(process.step)
+
+    def loss(z):
+        x = painted(np.asarray(GALLERY[1]), z[None])
+        critics = fitted()[0]["critic"]["params"]
+        realism = score(critics["whole"], x) + score(critics["hole"], x * HIDDEN)
+        return -100 * np.log(softmax(x.reshape(1, -1) @ MATRIX)[0, int(state.label)]) - realism[0]
+
+    for _ in range(3):
+        z = np.asarray(state.z, np.float64)
+        slope = np.array([(loss(z + 1e-4 * e) - loss(z - 1e-4 * e)) / 2e-4 for e in np.eye(D)])
+        before, velocity = velocity, 0.9 * velocity - 0.01 * slope / 64
+        state, _ = step(KEY, state, GALLERY[1])
+        moved = np.asarray(state.z) - z
+        assert np.abs(moved).max() > 1e-4
+        np.testing.assert_allclose(moved, np.clip(z - 0.9 * before + 1.9 * velocity, -1, 1) - z, rtol=2e-2, atol=2e-6)
 
 
 def test_the_generator_is_told_to_be_diverse():
@@ -153,6 +175,6 @@ def test_refuses():
         secret_gen(VIEW, GALLERY, MASK[:5], Painter(), Critic())
     with pytest.raises(ValueError, match="with some pixels hidden"):
         secret_gen(VIEW, GALLERY, jnp.zeros((6, 6), bool), Painter(), Critic())
-    for name, wrong in {"latents": 0, "patches": 7}.items():
+    for name, wrong in {"latents": 0, "patches": 7, "reference_batch": 0}.items():
         with pytest.raises(ValueError, match=name):
             make(**{name: wrong})

@@ -127,6 +127,27 @@ def test_a_rolled_and_mirrored_image_keeps_its_patches():
     assert len(seen) == 12 and exact >= 2  # rolls by whole patches both ways; 1 of 4 is
 
 
+def variation(u):
+    """The released R_TV, over a whole batch `[n, h, w, c]`."""
+    straight = (u[:, :, 1:], u[:, :, :-1]), (u[:, 1:], u[:, :-1])
+    diagonal = (u[:, 1:, :-1], u[:, :-1, 1:]), (u[:, 1:, 1:], u[:, :-1, :-1])
+    return sum(jnp.linalg.norm((a - b).ravel()) for a, b in straight + diagonal)
+
+
+def test_smoothness_weighs_against_identity_as_in_a_released_batch():
+    """4,000 steps, and the gradient by one image of mean CE + 1e-4 R_TV over a batch of 100, times 100."""
+    process, label = smi(VIEW, SHAPE, jitter=0, flip=0.0).solve(()), jnp.asarray(1, jnp.int32)
+    assert process.steps == 4000
+    state = process.init(KEY, label)
+    info = process.step(KEY, state, label)[1]
+    smoothness = float(info.loss - info.extra["identity"])
+    np.testing.assert_allclose(smoothness, 1e-3 * variation(state.u[None]), rtol=1e-3)
+    batch = jnp.stack([state.u] * 100)
+    released = 100 * jax.grad(lambda u: 1e-4 * variation(u))(batch)[0]
+    here = jax.grad(lambda u: smoothness * variation(u[None]) / variation(state.u[None]))(state.u)
+    np.testing.assert_allclose(here, released, rtol=1e-3, atol=1e-6)
+
+
 def test_the_loss_falls_for_every_class():
     process = smi(VIEW, SHAPE, stops=(20, 40), shares=(0.3, 0.3), jitter=0, flip=0.0, rate=0.05).solve(())
     labels = jnp.arange(CLASSES, dtype=jnp.int32)
