@@ -20,7 +20,7 @@ def check_images(name: str, images: Any) -> None:
     """
     if isinstance(images, Tracer) or not np.size(images):
         return
-    numbers = np.asarray(images)  # of the host: a minimum by JAX would be traced where this is called in a trace
-    low, high = float(numbers.min()), float(numbers.max())
+    known = np.asarray(images)  # not JAX's: where a factory is traced, its numbers would be none yet
+    low, high = float(known.min()), float(known.max())
     if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails as well
         raise ValueError(f"{name}: images from {low:g} to {high:g}; legal is 0 to 1 (bytes are divided by 255)")

@@ -2,12 +2,14 @@
 
 import inspect
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmia import attacks, from_function
 from jaxmia.priors import eigen
+from jaxmia.priors.unit import check_images
 from jaxmia.testing.benches import networks
 
 IMAGES = np.random.default_rng(0).random((6, 4, 4, 1)).astype(np.float32)
@@ -26,6 +28,17 @@ def test_eigenfaces_of_other_numbers(wrong):
         eigen(images, 3)
     eigen(IMAGES, 3)
     eigen(np.stack([np.zeros((4, 4, 1)), np.ones((4, 4, 1))]), 1)  # the ends are legal
+
+
+def test_while_something_else_is_traced():
+    def scaled(x, images):
+        check_images("traced", 300 * images)
+        check_images("gallery", jnp.asarray(IMAGES))
+        with pytest.raises(ValueError, match="gallery: images from"):
+            check_images("gallery", WRONG["bytes"][0])
+        return x
+
+    jax.jit(scaled)(1.0, IMAGES)
 
 
 @pytest.mark.parametrize("wrong", WRONG)
