@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmia.core import Attack, Card, Prior, Process, Scalar, info
 from jaxmia.oracle import Access, Oracle, Scores, lower
-from jaxmia.recipes import regress
+from jaxmia.recipes import regress, sliced
 
 __all__ = ["CARD", "blend", "c2fmi", "shape_scores"]
 
@@ -159,7 +159,7 @@ def c2fmi(
     def search(fitted: Any) -> Process:
         def losses(key: Any, population: Any, label: Any) -> Any:
             keys = jax.random.split(key, members)
-            scores = jax.vmap(lambda k, w: view.answer(k, prior.decode(w))[label])(keys, population)
+            scores = sliced(lambda k, w: view.answer(k, prior.decode(w))[label], keys, population)
             return -jnp.log(jnp.maximum(scores, 1e-30))
 
         def init(key: Any, label: Any) -> State:
@@ -171,15 +171,15 @@ def c2fmi(
                 return jnp.mean((embedding(prior.decode(w)) - told[0]) ** 2)
 
             many = jax.vmap(lambda k: prior.project(prior.init(k)))(jax.random.split(draw, draws))
-            near = many[jnp.argsort(jax.lax.map(distance, many, batch_size=256))[:starts]]
+            near = many[jnp.argsort(sliced(distance, many))[:starts]]
             adam = optax.adam(coarse_rate)
 
             def descend(_: Any, pair: Any) -> Any:
-                updates, optimizer = adam.update(jax.vmap(jax.grad(distance))(pair[0]), pair[1])
+                updates, optimizer = adam.update(sliced(jax.grad(distance), pair[0]), pair[1])
                 return jax.vmap(prior.project)(optax.apply_updates(pair[0], updates)), optimizer
 
             near, _ = jax.lax.fori_loop(0, coarse_steps, descend, (near, adam.init(near)))
-            near = near[jnp.argsort(jax.vmap(distance)(near))[:kept]]
+            near = near[jnp.argsort(sliced(distance, near))[:kept]]
             population = jax.vmap(prior.project)(blend(fill, near, members, noise))
             return State(population, losses(ask, population, label), jnp.asarray(members, jnp.int32))
 
