@@ -31,7 +31,7 @@ from jaxmia.parallel import (
     ran_out_of_memory,
     uncommitted,
 )
-from jaxmia.plan import Plan, check_plan, even_chunk, smaller_chunk
+from jaxmia.plan import Plan, check_plan, even_chunk, fitting_chunk, smaller_chunk
 from jaxmia.progress import Progress
 from jaxmia.slots import Programs, Slots, Status, build
 
@@ -84,7 +84,8 @@ def solve(
       title: shown by the progress bar.
 
     Raises:
-      ValueError: for zero cases, unequal leading axes, a bad plan, or a folder of another run.
+      ValueError: for zero cases, unequal leading axes, a bad plan, a folder of another run, or a case that alone needs
+        more memory than a device has left; the last before anything runs.
     """
     steps = process.steps if steps is None else steps
     if steps < 0:
@@ -102,8 +103,9 @@ def solve(
             try:
                 programs = build(process, key, cases, ids, steps, devices, chunk, plan)
                 if plan.chunk is None and room is not None and programs.memory > 0.8 * room and less:
-                    chunk = less
+                    chunk = fitting_chunk(less, chunk * programs.share(0.8 * room), plan)
                     continue
+                _refuse_what_cannot_fit(title, programs, chunk, less, free_memory(devices))
                 lean = most < 1024 and chunk == even_chunk(each, most, plan) < each and programs.memory < LEAN * chunk
                 if plan.chunk is None and lean:
                     most, chunk = 1024, even_chunk(each, 1024, plan)
@@ -120,6 +122,16 @@ def solve(
                     raise
                 print(f"{title}: out of memory with {chunk} cases per device, going on with {less}", file=sys.stderr)
                 chunk = less
+
+
+def _refuse_what_cannot_fit(title: str, programs: Programs, chunk: int, less: int, free: int | None) -> None:
+    """One sentence where even the fewest cases that run together need more than a device has."""
+    if free is None or less or programs.fresh <= free:
+        return
+    raise ValueError(
+        f"{title}: {chunk} case{'s' * (chunk > 1)} at once need{'s' * (chunk == 1)} {programs.fresh:,} bytes of a device "
+        f"(to {programs.largest}), which has {free:,} free; legal is smaller images, networks or counts, or another device"
+    )
 
 
 class _Work(NamedTuple):

@@ -51,6 +51,12 @@ class Programs(NamedTuple):
     example: Slots  # every slot idle
     fingerprint: str
     memory: int  # bytes that one device needs
+    fresh: int  # of them, those that are not on it yet, of weights and the like
+    largest: str  # the program that needs most of those: init, step or read
+
+    def share(self, free: float) -> float:
+        """Of the chunk that fits so many bytes, as what is not there yet grows with the cases."""
+        return (free - (self.memory - self.fresh)) / max(1, self.fresh)
 
 
 def build(
@@ -143,7 +149,9 @@ def build(
         list(threads.map(Program.compile, programs))
     print_of_run = fingerprint(text, steps, key, ids, cases, admit_program.constants, getattr(stepped, "constants", []))
     memory = max(program.memory() for program in programs)
-    return Programs(run_block, admit_program, read_program, example, print_of_run, memory)
+    fresh = {name: program.memory() - program.held() for name, program in zip(("init", "read", "step"), programs)}
+    largest = max(fresh, key=lambda name: fresh[name])
+    return Programs(run_block, admit_program, read_program, example, print_of_run, memory, fresh[largest], largest)
 
 
 def _one_after_another(fn: Any, together: int, chunk: int) -> Any:
