@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,51 @@ from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
 from jaxmia.slots import check_stable, fingerprint
 
-__all__ = ["fit"]
+__all__ = ["Training", "fit", "prepare"]
+
+
+class Training(NamedTuple):
+    """The two programs of a training run, traced; called, they compile. What the process closed over is an argument.
+
+    Attributes:
+      init: `(held, key, minibatch) -> state`.
+      step: `(constants, number of the step, state, minibatch) -> (state, Info)`; the state is given away.
+      held: what `init` closed over, on every device.
+      constants: what `step` closed over, likewise.
+      layout: how the state lies on the devices.
+      state: its shapes.
+      info: those of the `Info`.
+      text: of the traced step.
+    """
+
+    init: Any
+    step: Any
+    held: Any
+    constants: Any
+    layout: Any
+    state: Any
+    info: Any
+    text: str
+
+
+def prepare(process: Process, key: Any, batch: Any, spread: Spread) -> Training:
+    """Trace a training run.
+
+    Raises:
+      ValueError: for a step that changes shapes or dtypes of the state.
+    """
+    before = jax.eval_shape(process.init, key, batch)
+    stepped, (after, shapes), text = traced(process.step, key, before, batch)
+    check_stable(before, after)
+    layout = spread.layout(before)
+    begin, held, _ = hoisted(process.init, key, batch)
+    step, constants, _ = hoisted(
+        lambda t, state, batch: stepped(jax.random.fold_in(key, t), state, batch), np.int32(0), before, batch
+    )
+    init = jit(begin, out_shardings=layout)
+    advance = jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
+    held, constants = spread.everywhere(held), spread.everywhere(constants)
+    return Training(init, advance, held, constants, layout, before, shapes, text)
 
 
 def fit(
@@ -57,29 +101,21 @@ def fit(
     devices = plan.devices or tuple(jax.local_devices() if alone else jax.devices())
     spread = Spread(devices[:1] if alone else devices, sharded=plan.training == "fully_sharded")
     key, first = uncommitted(key), batches(0)
-    before = jax.eval_shape(process.init, key, first)
-    stepped, (after, told), text = traced(process.step, key, before, first)
-    check_stable(before, after)
-    layout = spread.layout(before)
-    state = jit(process.init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
-    step, constants, _ = hoisted(
-        lambda t, state, batch: stepped(jax.random.fold_in(key, t), state, batch), np.int32(0), before, first
-    )
-    constants = spread.everywhere(constants)
-    advance = jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
-    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), told)
-    done, run_print = 0, fingerprint(text, steps, key, first, spread.collect(state))
+    training = prepare(process, key, first, spread)
+    state = training.init(training.held, jax.random.fold_in(key, 0), spread.cut(first))
+    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), training.info)
+    done, run_print = 0, fingerprint(training.text, steps, key, first, spread.collect(state))
     if folder is not None:
         found = checkpoint.load_newest(folder, (state, history), fingerprint=run_print)
         if found is not None:
             done, (state, history) = found
-            state = jax.device_put(state, layout)
+            state = jax.device_put(state, training.layout)
     saved = time.monotonic()
     with Progress(title, steps, "steps") as bar:
         while done < steps:
             block = []
             for t in range(done, min(done + plan.block, steps)):
-                state, one = advance(constants, np.int32(t + 1), state, spread.cut(batches(t)))
+                state, one = training.step(training.constants, np.int32(t + 1), state, spread.cut(batches(t)))
                 block.append(one)
             for t, one in enumerate(jax.device_get(block), start=done):
                 jax.tree.map(lambda rows, value, t=t: rows.__setitem__(t, value), history, one)
