@@ -17,6 +17,7 @@ __all__ = [
     "WORST",
     "Attack",
     "Card",
+    "Cases",
     "Defense",
     "Fitted",
     "Info",
@@ -83,16 +84,30 @@ class Process(NamedTuple):
     steps: int = 0
 
 
+class Cases(NamedTuple):
+    """A training stage of many parts: a process that runs once for each of its own cases, as `solve` does.
+
+    What it reads out has the case axis first, `[n, ...]`, in numpy arrays: it need not fit a device.
+
+    Attributes:
+      process: of one case.
+      cases: pytree of arrays with a leading case axis.
+    """
+
+    process: Process
+    cases: Any
+
+
 class Attack(NamedTuple):
     """A chain of processes: `train` stages run once on public data, `solve` runs once per case.
 
     Attributes:
       solve: takes what the training stages read out (a tuple, empty without stages) and gives the per-case process.
-      train: stage i takes the outputs of the stages before it and gives a process over public minibatches.
+      train: stage i takes the outputs of the stages before it and gives a process over public minibatches, or `Cases`.
     """
 
     solve: Callable[[Fitted], Process]
-    train: tuple[Callable[[Fitted], Process], ...] = ()
+    train: tuple[Callable[[Fitted], Process | Cases], ...] = ()
 
 
 class Prior(NamedTuple):

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmia import checkpoint
-from jaxmia.core import Attack, Info, Process, Scenario
+from jaxmia.core import Attack, Cases, Info, Process, Scenario
 from jaxmia.fitting import fit
 from jaxmia.parallel import (
     Program,
@@ -35,7 +35,7 @@ from jaxmia.plan import Plan, check_plan, even_chunk, fitting_chunk, smaller_chu
 from jaxmia.progress import Progress
 from jaxmia.slots import Programs, Slots, Status, build
 
-__all__ = ["Plan", "Result", "Status", "fit", "run", "solve"]
+__all__ = ["Plan", "Result", "Status", "fit", "learn", "run", "solve"]
 
 LEAN = 65_536  # bytes of a case; with less, a CPU's caches hold more cases than its usual chunk, which then go faster
 
@@ -269,16 +269,13 @@ def run(
     fitted: tuple[Any, ...] = ()
     asked = 0
     for i, stage in enumerate(attack.train, start=1):
-        output, history = fit(
-            stage(fitted),
-            jax.random.fold_in(key, i),
-            scenario.public,  # type: ignore[arg-type]
-            plan=plan,
-            folder=folder / f"stage-{i}" if folder else None,
-            title=f"{title}: stage {i}",
+        where = folder / f"stage-{i}" if folder else None
+        trained = stage(fitted)
+        output, queries = learn(
+            trained, jax.random.fold_in(key, i), scenario.public, plan=plan, folder=where, title=f"{title}: stage {i}"
         )
         fitted += (output,)
-        asked += int(history.queries[-1])
+        asked += queries
     result = solve(
         attack.solve(fitted),
         jax.random.fold_in(key, 0),
@@ -289,6 +286,30 @@ def run(
         title=title,
     )
     return result._replace(training_queries=asked) if attack.train else result
+
+
+def learn(stage: Process | Cases, key: Any, public: Any, *, title: str = "stage", **how: Any) -> tuple[Any, int]:
+    """What a training stage reads out, and the queries it asked: by `fit`, or, of a stage of many parts, by `solve`.
+
+    Args:
+      stage: of an attack.
+      key: typed key.
+      public: `step -> minibatch`; a stage of many parts does not look at it.
+      title: shown by the progress bar.
+      **how: plan and folder.
+
+    Raises:
+      FloatingPointError: when the loss, or a part, goes non-finite.
+      ValueError: as `fit` and `solve`.
+    """
+    if not isinstance(stage, Cases):
+        output, history = fit(stage, key, public, title=title, **how)
+        return output, int(history.queries[-1])
+    result = solve(stage.process, key, stage.cases, title=title, **how)
+    broken = np.flatnonzero(result.status == Status.NONFINITE)
+    if broken.size:
+        raise FloatingPointError(f"{title}: part {broken[0]} goes non-finite; lower the learning rate")
+    return result.output, int(result.info.queries.sum())
 
 
 def _check_cases(cases: Any, ids: Any) -> tuple[Any, np.ndarray, int]:

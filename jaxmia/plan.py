@@ -70,7 +70,7 @@ def even_chunk(cases: int, most: int, plan: Plan) -> int:
 
 
 def fitting_chunk(most: int, wanted: float, plan: Plan) -> int:
-    """The largest legal chunk of at most `wanted` and `most` cases, of which `most` is legal; the least one if none is so small.
+    """The largest legal chunk of at most `wanted` and `most` cases, else the least one; `most` is legal.
 
     >>> fitting_chunk(512, 23.7, Plan()), fitting_chunk(512, 0.1, Plan()), fitting_chunk(512, 5.0, Plan(microbatch=4))
     (23, 1, 8)

@@ -29,7 +29,7 @@ from jaxmia.audit.scenes import MADE_UP, Scene
 from jaxmia.audit.surveys import Survey
 from jaxmia.checkpoint import write_atomically
 from jaxmia.compiling import compiler_options
-from jaxmia.core import Process
+from jaxmia.core import Cases, Process
 from jaxmia.data import minibatches
 from jaxmia.data.splits import Split
 from jaxmia.data.types import Images
@@ -283,11 +283,17 @@ def _attack(
 ) -> list[Row]:
     """The programs of an attack: of its stages, then of its cases."""
     attack, fitted = setup.assemble(section, config, target, module, supplied), ()
-    batches, rows = setup.public_batches(config, scene), []
+    batches, rows, run = setup.public_batches(config, scene), [], setup.plan(**config["plan"])
     for number, stage in enumerate(attack.train, start=1):
-        output, _ = measure.fit(stage(fitted), jax.random.key(0), batches)
-        fitted += (output,)
-        rows += [row._replace(program=f"stage {number} {row.program}") for row in measure.take()]
+        trained = stage(fitted)
+        if isinstance(trained, Cases):
+            one, n = jax.tree.map(lambda leaf: leaf[:1], trained.cases), len(jax.tree.leaves(trained.cases)[0])
+            found = _solved(trained.process, one, n, run, limit, timed)
+        else:
+            measure.fit(trained, jax.random.key(0), batches)
+            found = measure.take()
+        fitted += (setup.untrained(trained, batches),)
+        rows += [row._replace(program=f"stage {number} {row.program}") for row in found]
     observes, shape = attacks.get(section["name"]).card.observes, scene.split.public.images.shape[1:]
     classes = len(setup.attacked(config, scene))
     cases: Any = np.zeros(1, np.int32)
@@ -300,7 +306,7 @@ def _attack(
         view = setup.shown(observes, target, config["split"]).view(Access.SCORES)
         served = jax.eval_shape(view.answer, jax.random.key(0), jnp.zeros(shape))
         cases = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), served)
-    return rows + _solved(attack.solve(fitted), cases, n, setup.plan(**config["plan"]), limit, timed)
+    return rows + _solved(attack.solve(fitted), cases, n, run, limit, timed)
 
 
 # --- records

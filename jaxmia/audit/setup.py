@@ -16,14 +16,25 @@ from jaxmia import attacks, defenses, models, zoo
 from jaxmia.audit import classifiers
 from jaxmia.audit.classifiers import keywords, listed
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
-from jaxmia.core import Attack, Process, Scalar
+from jaxmia.core import Attack, Cases, Process, Scalar
 from jaxmia.data import minibatches, to_float
 from jaxmia.plan import Plan, check_plan
 from jaxmia.priors import Blocks, cut
 from jaxmia.sections import check_numbers, within
 from jaxmia.target import FirstLayers, Target, from_linen
 
-__all__ = ["SCHEMA", "assemble", "attacked", "check", "family", "inputs", "plan", "public_batches", "shown"]
+__all__ = [
+    "SCHEMA",
+    "assemble",
+    "attacked",
+    "check",
+    "family",
+    "inputs",
+    "plan",
+    "public_batches",
+    "shown",
+    "untrained",
+]
 
 OBSERVED = ("label", "labels", "scores", "scores and explanation", "features", "masked images")
 
@@ -260,11 +271,20 @@ def check(config: dict[str, Any]) -> Scene:
         with within(f"attacks ({section['name']})"):
             attack, fitted = assemble(section, config, target, module, supplied), ()
             for stage in attack.train:
-                fitted += (_blank(stage(fitted), jax.random.key(0), batches)[0],)
+                fitted += (untrained(stage(fitted), batches),)
             steps = attack.solve(fitted).steps
             if steps < 0:
                 raise ValueError(f"steps: {steps}; legal is 0 or more")
     return scene
+
+
+def untrained(stage: Process | Cases, batches: Callable[[int], Any]) -> Any:
+    """Zeros in place of what a training stage of an attack reads out; those of a stage of many parts take no room."""
+    if not isinstance(stage, Cases):
+        return _blank(stage, jax.random.key(0), batches)[0]
+    first = jax.tree.map(lambda leaf: leaf[0], stage.cases)
+    one, n = _blank(stage.process, jax.random.key(0), lambda step: first)[0], len(jax.tree.leaves(stage.cases)[0])
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (n, *leaf.shape)), one)
 
 
 def _blank(process: Process, key: Any, batches: Callable[[int], Any], **where: Any) -> tuple[Any, None]:

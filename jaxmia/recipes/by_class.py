@@ -1,55 +1,57 @@
-"""A training stage that runs the process of one case for every class in turn."""
+"""A training stage that runs a process of one case for every class, with what earlier ones read out of that class."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxmia.core import Process, info
+from jaxmia.core import Cases, Process
+from jaxmia.recipes.swept import casewise, swept
 
-__all__ = ["by_class"]
+__all__ = ["by_class", "of_class"]
 
 
-def by_class(make: Callable[[Any], Process], classes: int) -> Process:
-    """The training stage that gives the process of class 0 its steps, then that of class 1, and so on; reads out what
-    they read, stacked, `[classes, ...]`. It does not look at the minibatch.
+def by_class(process: Process, classes: int) -> Cases:
+    """The training stage of the cases 0, 1, ..., classes - 1; what they read is stacked, `[classes, ...]`, on the host.
 
-    One class at a time, so that no more is held than the largest of them needs.
+    As many classes at once as a device holds.
 
-    Args:
-      make: class (traced) -> process whose case is the class; step count and shapes do not depend on it.
-      classes: how many.
-
-    >>> import jax, numpy as np
-    >>> from jaxmia import fit, info
-    >>> def counting(label):
-    ...     step = lambda key, x, label: (x + label, info(0.0))
-    ...     return Process(lambda key, label: jnp.zeros(()), step, lambda x: x, 2)
-    >>> fit(by_class(counting, 3), jax.random.key(0), lambda step: None)[0].tolist()
+    >>> from jaxmia import info
+    >>> from jaxmia.engine import learn
+    >>> step = lambda key, x, label: (x + label, info(0.0))
+    >>> counting = Process(lambda key, label: jnp.zeros(()), step, lambda x: x, 2)
+    >>> learn(by_class(counting, 3), jax.random.key(0), None)[0].tolist()
     [0.0, 2.0, 4.0]
     """
-    zero = jnp.zeros((), jnp.int32)
-    steps = make(zero).steps
+    return Cases(process, np.arange(classes, dtype=np.int32))
 
-    def init(key: Any, batch: Any) -> Any:
-        del batch
-        inner = make(zero)
-        state = inner.init(key, zero)
-        told = jax.eval_shape(inner.read, state)
-        return zero, state, jax.tree.map(lambda leaf: jnp.zeros((classes, *leaf.shape), leaf.dtype), told)
 
-    def step(key: Any, state: Any, batch: Any) -> Any:
-        del batch
-        count, run, read = state
-        label = count // steps
-        inner, (begin, move) = make(label), jax.random.split(key)
-        run = jax.lax.cond(count % steps == 0, lambda: inner.init(begin, label), lambda: run)
-        run, told = inner.step(move, run, label)
+def of_class(make: Callable[[Any, Any], Process], common: Any, tables: Any = None) -> Process:
+    """The process `make(held, class)` of every case, a class, where `held` is `common` or the row of the class in `tables`.
 
-        def note() -> Any:
-            return jax.tree.map(lambda every, one: every.at[label].set(one), read, inner.read(run))
+    Tables stay on the host, since those of all classes may be larger than a device; a case gets its row when it begins,
+    and keeps it in its state.
 
-        return (count + 1, run, jax.lax.cond((count + 1) % steps == 0, note, lambda: read)), info(told.loss)
+    Args:
+      make: (held, class (traced)) -> process, whose step count and shapes do not depend on them.
+      common: what is held where there are no tables; also an example of a row.
+      tables: numpy arrays in the structure of `common`, `[classes, ...]`, or None.
+    """
+    steps = make(common, jnp.zeros((), jnp.int32)).steps
+    if tables is None:
+        return casewise(lambda label: make(common, label), steps)
+    rows = jax.tree.map(np.asarray, tables)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), rows)
 
-    return Process(init, step, lambda state: state[2], classes * steps)
+    def fetch(label: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[np.asarray(label)], rows)
+
+    inner = swept(lambda held: make(*held), steps)
+
+    def init(key: Any, label: Any) -> Any:
+        held = jax.pure_callback(fetch, shapes, label, vmap_method="expand_dims")
+        return inner.init(key, ((held, label), label))
+
+    return Process(init, lambda key, state, label: inner.step(key, state, (state[0], label)), inner.read, steps)

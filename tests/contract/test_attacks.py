@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxmia import Access, Defense, ThreatModelError, attacks, discovery, engine, solve
-from jaxmia.core import Card
+from jaxmia.core import Card, Cases
 from jaxmia.defenses.rounding import rounding
 from tests.compiling import as_users_do
 from tests.contract.trial import FOUR, KEY, ONE, SHORT, Trial
@@ -180,6 +180,8 @@ def test_float_hyperparameters_can_be_traced(trial):
             attack = trial.attack(oracle, **{name: traced})
             for stage, past in zip(attack.train, range(len(attack.train))):
                 process, batch = stage(fitted[:past]), jax.tree.map(jnp.asarray, trial.batches()(0))
+                if isinstance(process, Cases):
+                    process, batch = process.process, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), process.cases)
                 process.step(KEY, process.init(KEY, batch), batch)
             process = attack.solve(fitted)
             return process.read(process.step(KEY, process.init(KEY, case), case)[0])

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxmia import Access, Attack, Plan, Process, Result, fit, solve
+from jaxmia import Access, Attack, Plan, Process, Result, solve
 from jaxmia.discovery import Method
+from jaxmia.engine import learn
 from tests.contract.benches import bench
 
 __all__ = ["CAP", "FOUR", "KEY", "ONE", "SHORT", "Trial"]
@@ -47,7 +48,7 @@ class Trial:
         if which not in self._fitted:
             outputs: tuple[Any, ...] = ()
             for stage in self.attack(self.oracle(which)).train:
-                outputs += (fit(stage(outputs), KEY, self.batches(), plan=ONE)[0],)
+                outputs += (learn(stage(outputs), KEY, self.batches(), plan=ONE)[0],)
             self._fitted[which] = outputs
         return self._fitted[which]
 
