@@ -162,7 +162,7 @@ def _plan(options: argparse.Namespace) -> None:
         checked, timed=options.time, limit=int(options.limit * 1e9), public=options.public, file=options.json,
         say=lambda part: print(f"compiling: {part}", file=sys.stderr, flush=True),
     )  # fmt: skip
-    _print_table(planning.COLUMNS, planning.table(rows))
+    _print_table(planning.COLUMNS, planning.table(rows, int(options.limit * 1e9)))
 
 
 def _evaluate(options: argparse.Namespace) -> None:

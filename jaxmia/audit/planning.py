@@ -74,7 +74,7 @@ class Row(NamedTuple):
     seconds: float | None = None
 
 
-COLUMNS = ("part", "program", "GB", "slices", "chunk", "GFLOP", "steps", "hours")
+COLUMNS = ("part", "program", "GB", "fits", "slices", "chunk", "GFLOP", "steps", "hours")
 
 
 def plan(
@@ -108,13 +108,22 @@ def plan(
     return list(dict.fromkeys(known.rows))
 
 
-def table(rows: list[Row]) -> list[tuple[Any, ...]]:
-    """The cells of a printed table, below `COLUMNS`."""
+def table(rows: list[Row], limit: int = LIMIT) -> list[tuple[Any, ...]]:
+    """The cells of a printed table, below `COLUMNS`; what fits needs at most `limit` bytes."""
     return [
-        (row.part, row.program, f"{row.bytes / 1e9:.3g}", row.slices, row.chunk or "", f"{row.flops / 1e9:.3g}", row.steps,
-         "" if row.seconds is None else f"{row.seconds / 3600:.3g}")
+        (
+            row.part,
+            row.program,
+            f"{row.bytes / 1e9:.3g}",
+            "yes" if row.bytes <= limit else "no",
+            row.slices,
+            row.chunk or "",
+            f"{row.flops / 1e9:.3g}",
+            row.steps,
+            "" if row.seconds is None else f"{row.seconds / 3600:.3g}",
+        )
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 class _Known:
