@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.command = shlex.join(["jaxmia", *arguments])
     usual, warnings.formatwarning = warnings.formatwarning, _worded
     try:
-        if options.verb in ("train", "attack", "sweep", "evaluate"):
+        if options.verb in ("train", "attack", "sweep", "evaluate", "plan"):
             _start(options)
         _VERBS[options.verb](options)
         sys.stdout.flush()
@@ -126,6 +126,19 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--workers", type=int, help="cells at once, where Ray starts here")
         if out:
             sub.add_argument("--out", default=out, help=f"run folder ({out}); one of the same configuration is resumed")
+    planned = verbs.add_parser(
+        "plan", help="what each program of a configuration needs: compiled at full size, not run", parents=[after]
+    )
+    planned.add_argument("config", help="YAML file, see configs/; neither data nor weights that it names are read")
+    takes_overrides(planned, "attacks.0.pool=50")
+    planned.add_argument(
+        "--time", action="store_true", help="also run two steps of each, and say how long all would take"
+    )
+    planned.add_argument(
+        "--limit", type=float, default=80.0, help="GB of a device (80), which decide what fits together"
+    )
+    planned.add_argument("--public", type=int, default=70_000, help="public pictures, if the file says none (70000)")
+    planned.add_argument("--json", metavar="FILE", help="write the same there; what it has already is not done again")
     evaluate = verbs.add_parser(
         "evaluate", help="judge the candidates of a run folder anew, and its report", parents=[after]
     )
@@ -223,6 +236,20 @@ def _show(options: argparse.Namespace) -> None:
     print("---\n".join(config.dump(cell) for cell in config.expand(checked, module.SCHEMA)), end="")
 
 
+def _plan(options: argparse.Namespace) -> None:
+    from jaxmia.audit import planning
+
+    for name, value in (("--limit", options.limit), ("--public", options.public)):
+        if not value > 0:
+            raise ValueError(f"{name}: {value}; legal is more than 0")
+    checked, _ = _load(options.config, options.override)
+    rows = planning.plan(
+        checked, timed=options.time, limit=int(options.limit * 1e9), public=options.public, file=options.json,
+        say=lambda part: print(f"compiling: {part}", file=sys.stderr, flush=True),
+    )  # fmt: skip
+    terminal.print_table(planning.COLUMNS, planning.table(rows, int(options.limit * 1e9)))
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     import pathlib
 
@@ -289,6 +316,7 @@ _VERBS = {
     "attack": _attack,
     "sweep": _sweep,
     "show": _show,
+    "plan": _plan,
     "evaluate": _evaluate,
     "report": _report,
     "list": _list,

@@ -17,6 +17,7 @@ __all__ = [
     "WORST",
     "Attack",
     "Card",
+    "Cases",
     "Defense",
     "Fitted",
     "Info",
@@ -89,19 +90,33 @@ class Process(NamedTuple):
     asked: Callable[[State], Any] = _queries
 
 
+class Cases(NamedTuple):
+    """A training stage of many parts: a process that runs once for each of its own cases, as `solve` does.
+
+    What it reads out has the case axis first, `[n, ...]`, in numpy arrays: it need not fit a device.
+
+    Attributes:
+      process: of one case.
+      cases: pytree of arrays with a leading case axis.
+    """
+
+    process: Process
+    cases: Any
+
+
 class Attack(NamedTuple):
     """A chain of processes: `train` stages run once on public data, `solve` runs once per case.
 
     Attributes:
       solve: takes what the training stages read out (a tuple, empty without stages) and gives the per-case process.
-      train: stage i takes the outputs of the stages before it and gives a process over public minibatches.
+      train: stage i takes the outputs of the stages before it and gives a process over public minibatches, or `Cases`.
       observes: what a case is, as in its `Card`; "" where nobody said.
       check: `(cases, classes) -> None`, called before anything runs; raises a ValueError for cases, as numpy arrays, that
         the attack can tell are wrong. None: there is nothing else to check.
     """
 
     solve: Callable[[Fitted], Process]
-    train: tuple[Callable[[Fitted], Process], ...] = ()
+    train: tuple[Callable[[Fitted], Process | Cases], ...] = ()
     observes: str = ""
     check: Callable[[Any, int | None], None] | None = None
 

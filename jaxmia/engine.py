@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int
 from jaxmia import checkpoint
 from jaxmia.cases import as_arrays, check_labels, count
 from jaxmia.compiling import refuse_64_bit
-from jaxmia.core import Attack, Info, Process, Scenario
+from jaxmia.core import Attack, Cases, Info, Process, Scenario
 from jaxmia.fitting import fit
 from jaxmia.identity import Identity, identify
 from jaxmia.journal import Journal
@@ -35,11 +35,11 @@ from jaxmia.parallel import (
     ran_out_of_memory,
     uncommitted,
 )
-from jaxmia.plan import Plan, check_plan, even_chunk, smaller_chunk
+from jaxmia.plan import Plan, check_plan, even_chunk, fitting_chunk, smaller_chunk
 from jaxmia.progress import Progress
 from jaxmia.slots import Programs, Slots, Status, build
 
-__all__ = ["Plan", "Result", "Status", "fit", "run", "solve"]
+__all__ = ["Plan", "Result", "Status", "fit", "learn", "run", "solve"]
 
 LEAN = 65_536  # bytes of a case; with less, a CPU's caches hold more cases than its usual chunk, which then go faster
 
@@ -89,8 +89,8 @@ def solve(
       title: shown by the progress bar.
 
     Raises:
-      ValueError: for zero cases, what are no numbers, unequal leading axes, a bad plan, a folder of another run, or in
-        JAX's 64-bit mode.
+      ValueError: for zero cases, what are no numbers, unequal leading axes, a bad plan, a folder of another run, a case
+        that alone needs more memory than a device has left, or in JAX's 64-bit mode; all before anything runs.
     """
     refuse_64_bit()
     steps = process.steps if steps is None else steps
@@ -112,8 +112,9 @@ def solve(
             try:
                 programs = build(process, key, cases, ids, steps, devices, chunk, plan)
                 if plan.chunk is None and room is not None and programs.memory > 0.8 * room and less:
-                    chunk = less
+                    chunk = fitting_chunk(less, chunk * programs.share(0.8 * room), plan)
                     continue
+                _refuse_what_cannot_fit(title, programs, chunk, less, free_memory(devices))
                 lean = most < 1024 and chunk == even_chunk(each, most, plan) < each and programs.memory < LEAN * chunk
                 if plan.chunk is None and lean:
                     most, chunk = 1024, even_chunk(each, 1024, plan)
@@ -134,6 +135,16 @@ def solve(
                     raise
                 print(f"{title}: out of memory with {chunk} cases per device, going on with {less}", file=sys.stderr)
                 chunk = less
+
+
+def _refuse_what_cannot_fit(title: str, programs: Programs, chunk: int, less: int, free: int | None) -> None:
+    """One sentence where even the fewest cases that run together need more than a device has."""
+    if free is None or less or programs.fresh <= free:
+        return
+    raise ValueError(
+        f"{title}: {chunk} case{'s' * (chunk > 1)} at once need{'s' * (chunk == 1)} {programs.fresh:,} bytes of a device "
+        f"(to {programs.largest}), which has {free:,} free; legal is smaller images, networks or counts, or another device"
+    )
 
 
 class _Work(NamedTuple):
@@ -285,16 +296,13 @@ def run(
     fitted: tuple[Any, ...] = ()
     asked = 0
     for i, stage in enumerate(attack.train, start=1):
-        output, history = fit(
-            stage(fitted),
-            jax.random.fold_in(key, i),
-            scenario.public,  # type: ignore[arg-type]
-            plan=plan,
-            folder=folder / f"stage-{i}" if folder else None,
-            title=f"{title}: stage {i}",
+        where = folder / f"stage-{i}" if folder else None
+        trained = stage(fitted)
+        output, queries = learn(
+            trained, jax.random.fold_in(key, i), scenario.public, plan=plan, folder=where, title=f"{title}: stage {i}"
         )
         fitted += (output,)
-        asked += int(history.queries[-1])
+        asked += queries
     result = solve(
         attack.solve(fitted),
         jax.random.fold_in(key, 0),
@@ -305,6 +313,30 @@ def run(
         title=title,
     )
     return result._replace(training_queries=asked) if attack.train else result
+
+
+def learn(stage: Process | Cases, key: Any, public: Any, *, title: str = "stage", **how: Any) -> tuple[Any, int]:
+    """What a training stage reads out, and the queries it asked: by `fit`, or, of a stage of many parts, by `solve`.
+
+    Args:
+      stage: of an attack.
+      key: typed key.
+      public: `step -> minibatch`; a stage of many parts does not look at it.
+      title: shown by the progress bar.
+      **how: plan and folder.
+
+    Raises:
+      FloatingPointError: when the loss, or a part, goes non-finite.
+      ValueError: as `fit` and `solve`.
+    """
+    if not isinstance(stage, Cases):
+        output, history = fit(stage, key, public, title=title, **how)
+        return output, int(history.queries[-1])
+    result = solve(stage.process, key, stage.cases, title=title, **how)
+    broken = np.flatnonzero(result.status == Status.NONFINITE)
+    if broken.size:
+        raise FloatingPointError(f"{title}: part {broken[0]} goes non-finite; lower the learning rate")
+    return result.output, int(result.info.queries.sum())
 
 
 def _check_ids(ids: Any, n: int) -> np.ndarray:

@@ -3,10 +3,11 @@
 import os
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
 from jaxmia import checkpoint
 from jaxmia.compiling import hoisted, jit, refuse_64_bit, traced
@@ -18,10 +19,64 @@ from jaxmia.plan import Plan, check_plan
 from jaxmia.progress import Progress
 from jaxmia.queries import Lane, Ledger, asking
 
-__all__ = ["LOOKED_AT", "fit"]
+__all__ = ["LOOKED_AT", "Training", "fit", "prepare"]
 
 LOOKED_AT = 16
 """How many minibatches, from the first to the last, tell one training from another where nothing else does."""
+
+
+class Training(NamedTuple):
+    """The two programs of a training run, traced; called, they compile. What the process closed over is an argument.
+
+    Attributes:
+      init: `(held, key, minibatch) -> state`.
+      step: `(constants, number of the step, state, minibatch) -> (state, Info)`; the state is given away.
+      held: what `init` closed over, on every device.
+      constants: what `step` closed over, likewise.
+      layout: how the state lies on the devices.
+      state: its shapes.
+      info: those of the `Info`.
+      programs: init and step as they were traced.
+    """
+
+    init: Any
+    step: Any
+    held: Any
+    constants: Any
+    layout: Any
+    state: Any
+    info: Any
+    programs: tuple[ClosedJaxpr, ClosedJaxpr]
+
+
+def prepare(process: Process, key: Any, batch: Any, spread: Spread, ledger: Ledger | None = None) -> Training:
+    """Trace a training run; what it asks a target on the host goes on account of `ledger`.
+
+    Raises:
+      ValueError: for a step that changes shapes or dtypes of the state.
+    """
+    account = ledger or Ledger()
+
+    def begin(key: Any, batch: Any) -> Any:
+        with asking(account, Lane(True, 0, 0)):
+            return process.init(key, batch)
+
+    def go_on(t: Any, key: Any, state: Any, batch: Any) -> Any:
+        with asking(account, Lane(True, 0, t)):
+            return process.step(key, state, batch)
+
+    start, before, initial = traced(begin, key, batch)
+    stepped, (after, shapes), program = traced(go_on, np.int32(0), key, before, batch)
+    check_stable(before, after)
+    layout = spread.layout(before)
+    start, held, _ = hoisted(start, key, batch)
+    step, constants, _ = hoisted(
+        lambda t, state, batch: stepped(t, jax.random.fold_in(key, t), state, batch), np.int32(0), before, batch
+    )
+    init = jit(start, out_shardings=layout)
+    advance = jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
+    held, constants = spread.everywhere(held), spread.everywhere(constants)
+    return Training(init, advance, held, constants, layout, before, shapes, (initial, program))
 
 
 def fit(
@@ -67,43 +122,26 @@ def fit(
     key, first = uncommitted(key), batches(0)
     journal = Journal(folder) if folder is not None else None
     ledger = Ledger(journal)
-
-    def begin(key: Any, batch: Any) -> Any:
-        with asking(ledger, Lane(True, 0, 0)):
-            return process.init(key, batch)
-
-    def go_on(t: Any, key: Any, state: Any, batch: Any) -> Any:
-        with asking(ledger, Lane(True, 0, t)):
-            return process.step(key, state, batch)
-
-    init, before, initial = traced(begin, key, first)
-    stepped, (after, info_shapes), program = traced(go_on, np.int32(0), key, before, first)
-    check_stable(before, after)
-    layout = spread.layout(before)
-    state = jit(init, out_shardings=layout)(jax.random.fold_in(key, 0), spread.cut(first))
-    step, constants, _ = hoisted(
-        lambda t, state, batch: stepped(t, jax.random.fold_in(key, t), state, batch), np.int32(0), before, first
-    )
-    constants = spread.everywhere(constants)
-    advance = jit(step, donate_argnums=2, out_shardings=(layout, spread.whole))
-    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), info_shapes)
+    training = prepare(process, key, first, spread, ledger)
+    state = training.init(training.held, jax.random.fold_in(key, 0), spread.cut(first))
+    history = jax.tree.map(lambda x: np.zeros((steps,) + x.shape, x.dtype), training.info)
     done, identity = 0, {}
     ledger.raise_error()
     if folder is not None and journal is not None:
-        programs = [initial, program, traced(process.read, before)[2]]
+        programs = [*training.programs, traced(process.read, training.state)[2]]
         inputs = {"key": key, "set of minibatches": _known_by(batches, steps), "number of steps": steps}
         identity = identify(programs, **inputs)
         found = checkpoint.load_newest(folder, (state, history), identity=identity)
         if found is not None:
             done, (state, history) = found
-            state = jax.device_put(state, layout)
+            state = jax.device_put(state, training.layout)
         journal.turn()
     saved = time.monotonic()
     with Progress(title, steps, "steps") as bar:
         while done < steps:
             block = []
             for t in range(done, min(done + plan.block, steps)):
-                state, one = advance(constants, np.int32(t + 1), state, spread.cut(batches(t)))
+                state, one = training.step(training.constants, np.int32(t + 1), state, spread.cut(batches(t)))
                 block.append(one)
             block = jax.device_get(block)
             ledger.raise_error()

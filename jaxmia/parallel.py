@@ -111,6 +111,10 @@ class Program:
         held = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
         return held + found.temp_size_in_bytes
 
+    def held(self) -> int:
+        """Bytes of its constants, which lie on every device from when it was traced."""
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.constants))
+
 
 def compile_program(
     fn: Callable, shared: Any, *cases: Any, devices: Sequence[Any], mapper: str, donate: tuple[int, ...] = ()

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-__all__ = ["Plan", "check_plan", "even_chunk", "smaller_chunk"]
+__all__ = ["Plan", "check_plan", "even_chunk", "fitting_chunk", "smaller_chunk"]
 
 
 class Plan(NamedTuple):
@@ -67,6 +67,17 @@ def even_chunk(cases: int, most: int, plan: Plan) -> int:
     """
     chunk = -(-cases // -(-cases // most))
     return plan.microbatch * max(2, -(-chunk // plan.microbatch)) if plan.microbatch else chunk
+
+
+def fitting_chunk(most: int, wanted: float, plan: Plan) -> int:
+    """The largest legal chunk of at most `wanted` and `most` cases, else the least one; `most` is legal.
+
+    >>> fitting_chunk(512, 23.7, Plan()), fitting_chunk(512, 0.1, Plan()), fitting_chunk(512, 5.0, Plan(microbatch=4))
+    (23, 1, 8)
+    """
+    together = plan.microbatch or 1
+    least = 2 * together if plan.microbatch else 1
+    return min(most, max(least, int(wanted) // together * together))
 
 
 def smaller_chunk(chunk: int, plan: Plan) -> int:

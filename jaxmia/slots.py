@@ -54,6 +54,12 @@ class Programs(NamedTuple):
     traced: tuple[ClosedJaxpr, ...]  # init, step and read of one case
     memory: int  # bytes that one device needs
     ledger: Ledger  # what they ask a target on the host
+    fresh: int  # of the memory, bytes that are not on the device yet, of weights and the like
+    largest: str  # the program that needs most of those: init, step or read
+
+    def share(self, free: float) -> float:
+        """Of the chunk that fits so many bytes, as what is not there yet grows with the cases."""
+        return (free - (self.memory - self.fresh)) / max(1, self.fresh)
 
 
 def build(
@@ -182,7 +188,11 @@ def build(
     with ThreadPoolExecutor() as threads:  # the compiler does not hold the interpreter
         list(threads.map(Program.compile, compiled))
     memory = max(program.memory() for program in compiled)
-    return Programs(run_block, admit_program, read_program, example, tuple(programs), memory, ledger)
+    fresh = {name: program.memory() - program.held() for name, program in zip(("init", "read", "step"), compiled)}
+    largest = max(fresh, key=lambda name: fresh[name])
+    return Programs(
+        run_block, admit_program, read_program, example, tuple(programs), memory, ledger, fresh[largest], largest
+    )
 
 
 def _one_after_another(fn: Any, together: int, chunk: int) -> Any:

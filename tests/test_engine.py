@@ -79,13 +79,35 @@ def test_the_chunk_fits_the_memory(monkeypatch):
     assert tried == [24]
     needed = [slots.build(walk(), KEY, CASES, np.arange(24), 12, plan.devices, c, plan).memory for c in (24, 12, 6)]
     assert needed[0] > needed[1] > needed[2] > 0
-    monkeypatch.setattr(engine, "free_memory", lambda devices: needed[2] / 0.8)
+    monkeypatch.setattr(engine, "free_memory", lambda devices: int(needed[2] / 0.8) + 1)
     tried.clear()
     np.testing.assert_allclose(solve(walk(), KEY, CASES, plan=plan).output, whole.output, atol=1e-5)
-    assert tried == [24, 12, 6]
+    assert tried[0] == 24 and len(tried) <= 3  # to halve until it fits would take a compilation each time
+    assert 3 < tried[-1] <= 6
     tried.clear()
     solve(walk(), KEY, CASES, plan=plan._replace(chunk=24))  # what was asked for is done
     assert tried == [24]
+
+
+def test_a_case_that_alone_is_too_large_is_refused_before_anything_runs(monkeypatch):
+    ran = []
+
+    def build(*arguments):
+        return slots.build(*arguments)._replace(block=ran.append, admit=ran.append)
+
+    monkeypatch.setattr(engine, "build", build)
+    monkeypatch.setattr(engine, "free_memory", lambda devices: 1000)
+    alone = slots.build(walk(), KEY, CASES, np.arange(24), 12, ONE.devices, 1, ONE)
+    message = rf"walk: 1 case at once needs {alone.fresh:,} bytes of a device \(to step\), which has 1,000 free; legal"
+    for chunk in (None, 1):
+        with pytest.raises(ValueError, match=message):
+            solve(walk(), KEY, CASES, plan=ONE._replace(chunk=chunk), title="walk")
+    with pytest.raises(ValueError, match="walk: 4 cases at once need "):
+        solve(walk(), KEY, CASES, plan=ONE._replace(chunk=4, microbatch=2), title="walk")
+    assert ran == [] and alone.fresh < alone.memory  # the matrix, which every program is given, lies there already
+    monkeypatch.setattr(engine, "build", slots.build)
+    monkeypatch.setattr(engine, "free_memory", lambda devices: alone.fresh)
+    assert solve(walk(), KEY, CASES, plan=ONE._replace(chunk=1)).output.shape == (24, 16)
 
 
 @pytest.mark.parametrize("when", ["compiling", "running"])

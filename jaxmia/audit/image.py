@@ -166,7 +166,9 @@ def _solved(run_folder: pathlib.Path) -> list[pathlib.Path]:
 def _judged_by_others(cell: pathlib.Path, judges: list[Judge], scene: Scene) -> bool:
     """Whether a judge is missing or one too many; the embedding's verdict stays where it cannot be had this time."""
     record = _healable(cell, lambda: read_object(cell / "cell.json").values)
-    names = {metric.rpartition("[")[2].removesuffix("]") for metric in record.get("metrics", ()) if metric.endswith("]")}
+    names = {
+        metric.rpartition("[")[2].removesuffix("]") for metric in record.get("metrics", ()) if metric.endswith("]")
+    }
     known = {judge.name for judge in judges} | ({"face_embedding"} if scene.faces else set())
     return not {judge.digest for judge in judges} <= set(record.get("evaluators", ())) or not names <= known
 

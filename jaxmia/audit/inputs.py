@@ -46,14 +46,15 @@ class Inputs(Mapping[str, Any]):
       config: a resolved configuration.
       scene: its data.
       fit: `(process, batches, name) -> output`, trains a prior.
+      given: inputs by name, in place of those that would be made.
 
     Raises:
       ValueError: when an input is made that its section does not fit, naming the section.
     """
 
-    def __init__(self, config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, str], Any]):
+    def __init__(self, config: dict[str, Any], scene: Scene, fit: Callable[[Process, Any, str], Any], **given: Any):
         self.config, self.scene, self.fit = config, scene, fit
-        self._made: dict[str, Any] = {}
+        self._made: dict[str, Any] = given
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._made:

@@ -18,7 +18,10 @@ from jaxmia.data import splits
 from jaxmia.data.splits import Manifest, Split
 from jaxmia.data.types import Images
 
-__all__ = ["DATA", "PRIORS", "Scene"]
+__all__ = ["DATA", "MADE_UP", "PRIORS", "Scene"]
+
+MADE_UP = "\0"
+"""In place of a file of weights: zeros, where shapes alone count. No path can be this."""
 
 
 class Scene(NamedTuple):
@@ -327,7 +330,7 @@ def stylegan2(
     from jaxmia.models.stylegan2 import Hidden, StyleGAN2
 
     del train
-    if not os.path.isfile(os.path.expanduser(weights)):
+    if weights != MADE_UP and not os.path.isfile(os.path.expanduser(weights)):
         raise FileNotFoundError(f"prior.weights: {weights!r} is no file; name a safetensors file of a StyleGAN2")
     height, width, channels = public.shape[1:]
     cut = resolution if crop is None else crop
@@ -335,7 +338,10 @@ def stylegan2(
         raise ValueError(f"crop: {crop}; legal is 1 to the resolution, {resolution}")
     module = StyleGAN2(resolution, channels, latent, mapping_layers, channel_base, channel_max)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, latent))))
-    variables = published(shapes, read(weights), layout)
+    if weights == MADE_UP:
+        variables = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    else:
+        variables = published(shapes, read(weights), layout)
     last, edge = int(np.log2(resolution)) - 2, (resolution - cut) // 2
 
     def init(key: Any) -> Array:

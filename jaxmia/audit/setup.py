@@ -18,12 +18,12 @@ from jaxmia.audit.classifiers import keywords
 from jaxmia.audit.inputs import INPUTS, Inputs, decoder_width, networks
 from jaxmia.audit.roles import listed
 from jaxmia.audit.scenes import DATA, PRIORS, Scene
-from jaxmia.core import Attack, Process, Scalar
+from jaxmia.core import Attack, Cases, Process, Scalar
 from jaxmia.plan import Plan, check_plan
 from jaxmia.sections import Schema, Section, check_numbers, within
 from jaxmia.target import FirstLayers, Target, from_linen
 
-__all__ = ["SCHEMA", "asked", "assemble", "attacked", "check", "family", "plan", "shown"]
+__all__ = ["SCHEMA", "asked", "assemble", "attacked", "check", "family", "plan", "shown", "untrained"]
 
 OBSERVED = ("label", "labels", "scores", "scores and explanation", "features", "masked images")
 
@@ -203,11 +203,20 @@ def check(config: dict[str, Any]) -> Scene:
         with within(f"attacks ({section['name']})"):
             attack, fitted = assemble(section, config, target, module, supplied), ()
             for stage in attack.train:
-                fitted += (_blank(stage(fitted), jax.random.key(0), supplied.batches)[0],)
+                fitted += (untrained(stage(fitted), supplied.batches),)
             steps = attack.solve(fitted).steps
             if steps < 0:
                 raise ValueError(f"steps: {steps}; legal is 0 or more")
     return scene
+
+
+def untrained(stage: Process | Cases, batches: Callable[[int], Any]) -> Any:
+    """Zeros in place of what a training stage of an attack reads out; those of a stage of many parts take no room."""
+    if not isinstance(stage, Cases):
+        return _blank(stage, jax.random.key(0), batches)[0]
+    first = jax.tree.map(lambda leaf: leaf[0], stage.cases)
+    one, n = _blank(stage.process, jax.random.key(0), lambda step: first)[0], len(jax.tree.leaves(stage.cases)[0])
+    return jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (n, *leaf.shape)), one)
 
 
 def _blank(process: Process, key: Any, batches: Callable[[int], Any], **where: Any) -> tuple[Any, None]:

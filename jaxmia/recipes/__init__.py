@@ -10,6 +10,7 @@ from jaxmia.recipes.moments import moments
 from jaxmia.recipes.regress import regress
 from jaxmia.recipes.score import score
 from jaxmia.recipes.select import best_of, selected
+from jaxmia.recipes.sliced import sliced
 from jaxmia.recipes.swept import casewise, swept
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "regress",
     "score",
     "selected",
+    "sliced",
     "swept",
 ]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxmia.core import Prior, Process, Scalar, info
+from jaxmia.recipes.sliced import sliced
 
 __all__ = ["evolve"]
 
@@ -53,7 +54,7 @@ def evolve(
 
     def judge(key: Any, population: Any, case: Any) -> Any:
         keys = jax.random.split(key, population.shape[0])
-        return jax.vmap(lambda k, z: fitness(k, prior.decode(z), case))(keys, population)
+        return sliced(lambda k, z: fitness(k, prior.decode(z), case), keys, population)
 
     def init(key: Any, case: Any) -> State:
         start, ask = jax.random.split(key)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmia.core import Process
+from jaxmia.recipes.sliced import sliced
 
 __all__ = ["best_of", "selected"]
 
@@ -35,15 +36,18 @@ def best_of(process: Process, restarts: int, rank: Callable[[Any], Any] = lambda
         return jnp.argmin(jax.vmap(rank)(states))
 
     def step(key: Any, states: Any, case: Any) -> Any:
-        states, told = jax.vmap(process.step, in_axes=(0, 0, None))(keys(key), states, case)
+        states, told = sliced(lambda key, state: process.step(key, state, case), keys(key), states)
         chosen = jax.tree.map(lambda leaf: leaf[best(states)], told)
         return states, chosen._replace(queries=jnp.sum(told.queries), done=jnp.all(told.done))
 
     def read(states: Any) -> Any:
         return process.read(jax.tree.map(lambda leaf: leaf[best(states)], states))
 
+    def init(key: Any, case: Any) -> Any:
+        return sliced(lambda key: process.init(key, case), keys(key))
+
     return process._replace(
-        init=lambda key, case: jax.vmap(process.init, in_axes=(0, None))(keys(key), case),
+        init=init,
         step=step,
         read=read,
         asked=lambda states: jnp.sum(jax.vmap(lambda state: jnp.asarray(process.asked(state)))(states)),
@@ -86,18 +90,20 @@ def selected(
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(number))
 
     def init(key: Any, case: Any) -> Selected:
-        states = jax.vmap(process.init, (0, None))(keys(key, pool), case)
-        _, rows = jax.lax.top_k(-jax.vmap(first, (0, None))(states, case), starts)
-        return Selected(jax.tree.map(lambda leaf: leaf[rows], states), jax.tree.map(jnp.asarray, case))
+        drawn = keys(key, pool)
+        _, rows = jax.lax.top_k(-sliced(lambda key: first(process.init(key, case), case), drawn), starts)
+        # Those that run are made once more, since states of a whole pool may be larger than all that is done with them.
+        states = sliced(lambda key: process.init(key, case), drawn[rows])
+        return Selected(states, jax.tree.map(jnp.asarray, case))
 
     def step(key: Any, state: Selected, case: Any) -> Any:
-        runs, told = jax.vmap(process.step, (0, 0, None))(keys(key, starts), state.runs, case)
+        runs, told = sliced(lambda key, run: process.step(key, run, case), keys(key, starts), state.runs)
         chosen = jax.tree.map(lambda leaf: leaf[jnp.argmin(told.loss)], told)
         told = chosen._replace(queries=jnp.sum(told.queries), done=jnp.all(told.done))
         return Selected(runs, state.case), told
 
     def read(state: Selected) -> Any:
-        best = jnp.argmin(jax.vmap(last, (0, None))(state.runs, state.case))
+        best = jnp.argmin(sliced(lambda run: last(run, state.case), state.runs))
         return process.read(jax.tree.map(lambda leaf: leaf[best], state.runs))
 
     return Process(init, step, read, process.steps)

@@ -123,8 +123,8 @@ def numbers_can_be_traced(trial: Trial) -> None:
         def one_step(traced: Any, name: str = name) -> Any:
             attack = trial.attack(oracle, **{name: traced})
             for i, stage in enumerate(attack.train):
-                process, batch = stage(fitted[:i]), trial.batch()
-                process.step(KEY, process.init(KEY, batch), batch)
+                process, data, _ = trial.part(stage(fitted[:i]))
+                process.step(KEY, process.init(KEY, data), data)
             process = attack.solve(fitted)
             return process.read(process.step(KEY, process.init(KEY, case), case)[0])
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmia.compiling import hoisted
-from jaxmia.core import Attack, Process, tree_where
+from jaxmia.core import Attack, Cases, Process, tree_where
 from jaxmia.discovery import Method
-from jaxmia.engine import Result, fit, solve
+from jaxmia.engine import Result, learn, solve
 from jaxmia.oracle import Access
 from jaxmia.plan import Plan
 from jaxmia.testing.benches import Bench, bench_of
@@ -76,7 +76,7 @@ class Trial:
         if which not in self._fitted:
             outputs: tuple[Any, ...] = ()
             for stage in self.attack(self.oracle(which)).train:
-                outputs += (fit(stage(outputs), KEY, self.batches(), plan=ONE)[0],)
+                outputs += (learn(stage(outputs), KEY, self.batches(), plan=ONE)[0],)
             self._fitted[which] = outputs
         return self._fitted[which]
 
@@ -84,10 +84,17 @@ class Trial:
         """Zeros in the shapes of what the training stages read out; nothing is trained."""
         outputs: tuple[Any, ...] = ()
         for stage in attack.train:
-            read = functools.partial(_read_after_one_step, stage(outputs))
-            shapes = jax.eval_shape(read, KEY, self.batch())
-            outputs += (jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes),)
+            process, data, lead = self.part(stage(outputs))
+            shapes = jax.eval_shape(functools.partial(_read_after_one_step, process), KEY, data)
+            outputs += (jax.tree.map(lambda leaf, lead=lead: jnp.zeros(lead + leaf.shape, leaf.dtype), shapes),)
         return outputs
+
+    def part(self, stage: Process | Cases) -> tuple[Process, Any, tuple[int, ...]]:
+        """A stage's process, what it is trained on first, and the leading axes of what it reads out."""
+        if not isinstance(stage, Cases):
+            return stage, self.batch(), ()
+        first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), stage.cases)
+        return stage.process, first, (len(jax.tree.leaves(stage.cases)[0]),)
 
     def batches(self) -> Any:
         assert self.on.public is not None, f"{self.method.name} trains; give its bench public data"
@@ -127,7 +134,10 @@ class Trial:
             fitted: tuple[Any, ...] = ()
             for stage in attack.train:
                 process = stage(fitted)
-                fitted += (_trained(process, stacked(process.steps)),)
+                if isinstance(process, Cases):
+                    fitted += (_all_steps(process.process, process.cases),)
+                else:
+                    fitted += (_trained(process, stacked(process.steps)),)
             return _solved(attack.solve(fitted), cases)
 
         example = self.on.params["leaks"], self.cases()
@@ -170,6 +180,20 @@ def _trained(process: Process, batches: Any) -> Any:
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
     start = process.init(jax.random.fold_in(KEY, 0), first)
     return process.read(jax.lax.fori_loop(0, process.steps, step, start))
+
+
+def _all_steps(process: Process, cases: Any) -> Any:
+    """What a stage of many parts reads out, `[n, ...]`."""
+
+    def whole(i: Any, case: Any) -> Any:
+        def step(t: Any, state: Any) -> Any:
+            return process.step(jax.random.fold_in(jax.random.fold_in(KEY, i), t), state, case)[0]
+
+        start = process.init(jax.random.fold_in(jax.random.fold_in(KEY, i), 0), case)
+        return process.read(jax.lax.fori_loop(1, process.steps + 1, step, start))
+
+    cases = jax.tree.map(jnp.asarray, cases)
+    return jax.vmap(whole)(jnp.arange(len(jax.tree.leaves(cases)[0])), cases)
 
 
 def _solved(process: Process, cases: Any) -> Meaning:

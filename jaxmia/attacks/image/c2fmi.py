@@ -33,7 +33,7 @@ from jaxtyping import Array, Float, Int
 from jaxmia.core import Attack, Card, Prior, Process, Scalar, info
 from jaxmia.models import Perceptron
 from jaxmia.oracle import Access, Oracle, Scores, lower
-from jaxmia.recipes import regress
+from jaxmia.recipes import regress, sliced
 from jaxmia.recipes.raised_logs import raised_logs
 
 __all__ = ["CARD", "blend", "c2fmi", "children", "shape_scores", "strength"]
@@ -153,7 +153,7 @@ def c2fmi(
     def search(fitted: Any) -> Process:
         def losses(key: Any, latents: Any, label: Any) -> Any:
             keys = jax.random.split(key, len(latents))
-            scores = jax.vmap(lambda k, w: view.answer(k, prior.decode(w))[label])(keys, latents)
+            scores = sliced(lambda k, w: view.answer(k, prior.decode(w))[label], keys, latents)
             return -jnp.log(jnp.maximum(scores, 1e-30))
 
         def elite(state: State) -> Any:
@@ -174,7 +174,7 @@ def c2fmi(
                 asked = jnp.abs(jax.random.normal(jax.random.fold_in(noise, t), (starts, classes)))
                 asked = asked.at[:, label].set(1e18) / 1e18  # of norm one, as 1e18 is to all the others
                 wanted = mapping.apply(fitted[0], jax.vmap(lambda row: shape_scores(row, keep))(asked))
-                updates, optimizer = adam.update(jax.vmap(jax.grad(distance))(pair[0], wanted), pair[1])
+                updates, optimizer = adam.update(sliced(jax.grad(distance), pair[0], wanted), pair[1])
                 return jax.vmap(prior.project)(optax.apply_updates(pair[0], updates)), optimizer
 
             latents, _ = jax.lax.fori_loop(0, coarse_steps, descend, (latents, adam.init(latents)))

@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, Int
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.oracle import Access, Labels, Oracle, lower
 from jaxmia.priors.unit import check_images
-from jaxmia.recipes import drawn
+from jaxmia.recipes import drawn, sliced
 
 __all__ = ["CARD", "cdm_mi"]
 
@@ -118,7 +118,7 @@ def cdm_mi(
         def step(key: Any, state: Any, _: Any) -> Any:
             said, row = state
             part = jax.lax.dynamic_slice_in_dim(jnp.asarray(gallery), row, many)
-            told = jax.vmap(view.answer)(jax.random.split(key, many), part)
+            told = sliced(view.answer, jax.random.split(key, many), part)
             return (jax.lax.dynamic_update_slice(said, told, (row,)), row + many), info(0.0, queries=row + many)
 
         blank = (jnp.zeros(n, jnp.int32), jnp.zeros((), jnp.int32))
@@ -172,7 +172,7 @@ def cdm_mi(
             v = eta * jnp.sqrt((1.0 - after) / (1.0 - before) * (1.0 - before / after))
             rest = jnp.sqrt(jnp.maximum(1.0 - after - v**2, 0.0))
             x = jnp.sqrt(after) * guess + rest * e + v * jax.random.normal(fresh, x.shape)
-            said = jax.vmap(view.answer)(jax.random.split(ask, candidates), (guess + 1.0) / 2.0)
+            said = sliced(view.answer, jax.random.split(ask, candidates), (guess + 1.0) / 2.0)
             score, queries = state.score + after * (said == wanted), state.queries + candidates
             told = info(-jnp.max(score), queries=queries, done=at == 1, called=jnp.mean(said == wanted))
             return State(x, guess, score, at - 1, queries), told

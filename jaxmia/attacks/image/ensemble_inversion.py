@@ -23,7 +23,7 @@ import optax
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
-from jaxmia.recipes import score
+from jaxmia.recipes import score, sliced
 
 __all__ = ["CARD", "ensemble_inversion"]
 
@@ -125,10 +125,14 @@ def ensemble_inversion(
 
     def choose(fitted: Any) -> Process:
         def best(key: Any, label: Any) -> Any:
-            labels = jnp.full(draws, label)
             z = jax.random.normal(key, (draws, dimensions))
-            images = conditional_generator.apply(fitted[0], z, labels, train=False)
-            return images[jnp.argmin(identity(images, labels)[0])]
+
+            def drawn(z: Any) -> Any:
+                image = conditional_generator.apply(fitted[0], z[None], label[None], train=False)
+                return image[0], identity(image, label[None])[0][0]
+
+            images, losses = sliced(drawn, z)
+            return images[jnp.argmin(losses)]
 
         return score(best)
 

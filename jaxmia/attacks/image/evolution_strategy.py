@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from jaxmia.core import WORST, Attack, Card, Prior, Process, Scalar, info
 from jaxmia.oracle import Access, Oracle, Scores, lower
 from jaxmia.packages import require
+from jaxmia.recipes import sliced
 
 __all__ = ["CARD", "evolution_strategy"]
 
@@ -101,7 +102,7 @@ def evolution_strategy(
         draw, ask, learn = jax.random.split(key, 3)
         drawn, asked = strategy.ask(draw, state.strategy, settings())
         legal = jax.vmap(prior.project)(drawn)
-        scores = jax.vmap(lambda k, z: view.answer(k, prior.decode(z))[label])(jax.random.split(ask, each), legal)
+        scores = sliced(lambda k, z: view.answer(k, prior.decode(z))[label], jax.random.split(ask, each), legal)
         losses = -jnp.log(jnp.maximum(scores, 1e-30))
         told, _ = strategy.tell(learn, drawn, losses + jnp.sum((drawn - legal) ** 2, 1), asked, settings())
         first = jnp.argmin(losses)

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.oracle import Access, Oracle, Scores, lower
+from jaxmia.recipes import sliced
 
 __all__ = ["CARD", "gamin"]
 
@@ -121,7 +122,7 @@ def gamin(
         noise, first, second, ask, one, two = jax.random.split(key, 6)
         (s, g), k = state.networks, state.balance
         x = jnp.concatenate([jax.random.uniform(noise, (batch, *shape)), paint(g, latents(first))[0]])
-        answers = jax.vmap(view.answer)(jax.random.split(ask, 2 * batch), x)
+        answers = sliced(view.answer, jax.random.split(ask, 2 * batch), x)
 
         def unlike(s: Any) -> Any:
             logits, changed = imitate(s, x, one)

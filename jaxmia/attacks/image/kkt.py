@@ -37,6 +37,7 @@ from jaxtyping import Array, Float
 
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.recipes import sliced
 
 __all__ = ["CARD", "Reconstructed", "kkt", "softened"]
 
@@ -150,7 +151,7 @@ def kkt(
             x, multiplier = free["x"], free["multiplier"]
 
             def weighed(params: Any) -> Any:
-                logits = jax.vmap(lambda one: answer(params, one))(x)
+                logits = sliced(lambda one: answer(params, one), x, gradient=True)
                 own = jax.nn.one_hot(labels, logits.shape[1], dtype=bool)
                 margin = jnp.sum(jnp.where(own, logits, 0.0), 1) - jnp.max(jnp.where(own, -jnp.inf, logits), 1)
                 return jnp.mean(multiplier * margin)

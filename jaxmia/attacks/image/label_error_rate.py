@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.oracle import Access, Labels, Oracle, lower
 from jaxmia.priors.unit import check_images
-from jaxmia.recipes import drawn, regress, score
+from jaxmia.recipes import drawn, regress, score, sliced
 
 __all__ = ["CARD", "label_error_rate", "pseudo_logits"]
 
@@ -104,7 +104,7 @@ def label_error_rate(
             one, many, disturb = jax.random.split(key, 3)
             x = jnp.asarray(gallery)[row]
             noisy = x + noise * jax.random.normal(disturb, (copies, *x.shape))
-            said = jax.vmap(view.answer)(jax.random.split(many, copies), noisy)
+            said = sliced(view.answer, jax.random.split(many, copies), noisy)
             label = view.answer(one, x)
             counts = jnp.sum(jax.nn.one_hot(said, classes), 0)
             told = told.at[row].set(pseudo_logits(counts, label))

@@ -28,7 +28,7 @@ from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import margin
 from jaxmia.oracle import Access, Labels, Oracle, lower
 from jaxmia.priors.unit import check_images
-from jaxmia.recipes import adversarial, conditional, drawn, regress
+from jaxmia.recipes import adversarial, conditional, drawn, regress, sliced
 from jaxmia.recipes.augment import jitter, look
 
 __all__ = ["CARD", "lokt"]
@@ -116,7 +116,7 @@ def lokt(
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, y))
 
     def says(key: Any, images: Any) -> Any:
-        return jax.vmap(view.answer)(jax.random.split(key, len(images)), images)
+        return sliced(view.answer, jax.random.split(key, len(images)), images)
 
     def seen(key: Any, x: Any, chance: float) -> Any:  # A
         cut, tint = jax.random.split(key)
@@ -163,7 +163,11 @@ def lokt(
         def step(key: Any, state: Any, _: Any) -> Any:
             z, said, filled = state
             y, part = jnp.arange(classes), jax.lax.dynamic_slice_in_dim(z, filled, classes)
-            new = says(key, draw(fitted[0]["generator"], part, y))
+
+            def named(k: Any, z: Any, y: Any) -> Any:
+                return view.answer(k, draw(fitted[0]["generator"], z[None], y[None])[0])
+
+            new = sliced(named, jax.random.split(key, classes), part, y)
             said = jax.lax.dynamic_update_slice(said, new, (filled,))
             return (z, said, filled + classes), info(jnp.mean(new != y), queries=filled + classes)
 

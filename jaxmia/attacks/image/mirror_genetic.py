@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxmia.core import WORST, Attack, Card, Prior, Process, Scalar, info
 from jaxmia.oracle import Access, Oracle, Scores, lower
+from jaxmia.recipes import sliced
 
 __all__ = ["CARD", "cross", "mirror_genetic"]
 
@@ -108,7 +109,7 @@ def mirror_genetic(
 
     def confidences(key: Any, latents: Any) -> Any:
         keys = jax.random.split(key, len(latents))
-        scores = jax.vmap(lambda k, w: view.answer(k, prior.decode(w)))(keys, latents)
+        scores = sliced(lambda k, w: view.answer(k, prior.decode(w)), keys, latents)
         return jnp.log(jnp.maximum(scores, 1e-30))
 
     def sample(fitted: Any) -> Process:

@@ -27,7 +27,7 @@ from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import margin
 from jaxmia.oracle import Access, Oracle, Weights, lower
 from jaxmia.priors.unit import check_images
-from jaxmia.recipes import adversarial, conditional
+from jaxmia.recipes import adversarial, conditional, sliced
 from jaxmia.recipes.augment import jitter, look
 
 __all__ = ["CARD", "plg_mi"]
@@ -120,7 +120,7 @@ def plg_mi(
             scores, start = state
             start = jnp.minimum(start, last)
             part = jax.lax.dynamic_slice_in_dim(jnp.asarray(gallery), start, many)
-            told = jax.nn.softmax(jax.vmap(lambda x: view.answer(key, x))(part))
+            told = jax.nn.softmax(sliced(lambda x: view.answer(key, x), part))
             return (jax.lax.dynamic_update_slice(scores, told, (start, 0)), start + many), info(0.0)
 
         return Process(init, step, lambda state: jax.lax.top_k(state[0].T, top)[1], -(-len(gallery) // many))

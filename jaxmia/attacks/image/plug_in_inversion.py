@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Int
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Weights, lower
+from jaxmia.recipes import sliced
 
 __all__ = ["CARD", "color_shift", "enlarge", "grow", "plug_in_inversion"]
 
@@ -149,7 +150,7 @@ def plug_in_inversion(
             def one(key: Any) -> Any:
                 return cross_entropy(view.answer(key, color_shift(key, image, alpha, beta)), label)
 
-            return jnp.mean(jax.vmap(one)(jax.random.split(colors, ensemble)))
+            return jnp.mean(sliced(one, jax.random.split(colors, ensemble), gradient=True))
 
         value, gradient = jax.value_and_grad(loss)(canvas)
         updates, optimizer = adam.update(gradient, optimizer)

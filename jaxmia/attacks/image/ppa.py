@@ -21,7 +21,7 @@ import optax
 from jaxmia.core import Attack, Card, Prior, Process, Scalar
 from jaxmia.objectives import poincare
 from jaxmia.oracle import Access, Oracle, Weights, lower
-from jaxmia.recipes import descend, selected
+from jaxmia.recipes import descend, selected, sliced
 from jaxmia.recipes.augment import look
 
 __all__ = ["CARD", "ppa"]
@@ -81,22 +81,21 @@ def ppa(
         ask, cut = jax.random.split(key)
         return view.answer(ask, look(cut, x, scale=crop))
 
-    def confidence(shown: Any, label: Any) -> Any:
-        """Mean over images `[n, h, w, c]` of the class's probability."""
-        logits = jax.vmap(lambda x: view.answer(jax.random.key(0), x))(shown)
+    def confidence(show: Any, looks: Any, label: Any) -> Any:
+        """Mean over `looks` `[n]` of the class's probability for the image that `show` makes of one."""
+        logits = sliced(lambda one: view.answer(jax.random.key(0), show(one)), looks)
         return jnp.mean(jax.nn.softmax(logits)[:, label])
 
     def first(state: Any, label: Any) -> Any:
         x = prior.decode(state.latent)
-        return -confidence(jnp.stack([x, x[:, ::-1]]) if mirror else x[None], label)
+        return -confidence(lambda x: x, jnp.stack([x, x[:, ::-1]]) if mirror else x[None], label)
 
     def last(state: Any, label: Any) -> Any:
         x = prior.decode(state.latent)
         if views == 0:
-            return -confidence(x[None], label)
+            return -confidence(lambda x: x, x[None], label)
         keys = jax.random.split(jax.random.key(0), views)
-        shown = jax.vmap(lambda k: look(k, x, scale=view_crop, ratio=view_ratio, flip=0.5 * mirror))(keys)
-        return -confidence(shown, label)
+        return -confidence(lambda k: look(k, x, scale=view_crop, ratio=view_ratio, flip=0.5 * mirror), keys, label)
 
     def solve(fitted: Any) -> Process:
         del fitted

@@ -9,7 +9,7 @@ high density are sought near X, then the generator is tuned so that it draws X t
 
 where d is E |phi(x_i) - phi(G(z_i))|^2 (point-wise, PPDG-PW) or the maximum mean discrepancy of phi(X) and phi(G(Z))
 (PPDG-MMD), phi perceptual features; (4) the base, any that takes a prior, attacks again, with G'. In every round but the
-last three training stages go through all classes in turn: attack and keep, seek, tune.
+last three training stages go through all classes: attack and keep, seek, tune. The tuned generators stay on the host.
 
 What differs. The paper starts from a generator trained elsewhere (StyleGAN2); here the loss that trained that one,
 softplus(-D(x)) + softplus(D(G(z))), trains one on public images; BatchNorm keeps its statistics while it is tuned. phi is
@@ -33,9 +33,9 @@ from jaxmia.objectives import mmd
 from jaxmia.oracle import Access, Oracle, Weights, lower
 from jaxmia.priors import latent
 from jaxmia.priors.unit import check_images
-from jaxmia.recipes import casewise
+from jaxmia.recipes import sliced
 from jaxmia.recipes.augment import look
-from jaxmia.recipes.by_class import by_class
+from jaxmia.recipes.by_class import by_class, of_class
 from jaxmia.recipes.logistic_gan import logistic_gan
 from jaxmia.recipes.minimize import minimize
 
@@ -134,13 +134,14 @@ def ppdg_mi(
         a, b = jax.vmap(phi)(x), jax.vmap(phi)(wanted)
         return mmd(a, b) if measure == "mmd" else jnp.mean(jnp.sum((a - b) ** 2, -1))
 
-    def own(fitted: Any, label: Any) -> Any:
-        """Variables of the generator of a class, as of the last tuning."""
+    def own(make: Callable[[Any, Any, Any], Process], fitted: Any) -> Process:
+        """`make(fitted, variables, class)` of every class, with its own generator, as of the last tuning."""
         tuned = fitted[3::3]  # after the GAN come threes of stages
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf)[label], tuned[-1]) if tuned else fitted[0]["generator"]
+        return of_class(partial(make, fitted), fitted[0]["generator"], tuned[-1] if tuned else None)
 
-    def attacked(fitted: Any, label: Any) -> Process:
-        draw, real = partial(paint, own(fitted, label)), partial(realism, fitted[0]["critic"])
+    def attacked(fitted: Any, variables: Any, label: Any) -> Process:
+        del label
+        draw, real = partial(paint, variables), partial(realism, fitted[0]["critic"])
         attack = base(view, prior=latent(draw, dimensions, realism=real, bound=bound))
         if attack.train:
             raise ValueError("base: it has training stages; legal is one without")
@@ -148,42 +149,46 @@ def ppdg_mi(
 
     def confidence(x: Any, label: Any) -> Any:
         keys = jax.random.split(jax.random.key(0), max(views, 1))
-        shown = jax.vmap(lambda key: look(key, x, scale=(0.5, 0.9), ratio=(0.8, 1.2), flip=0.5))(keys)
-        logits = jax.vmap(lambda x: view.answer(keys[0], x))(shown if views else x[None])
+
+        def shown(key: Any) -> Any:
+            return look(key, x, scale=(0.5, 0.9), ratio=(0.8, 1.2), flip=0.5) if views else x
+
+        logits = sliced(lambda key: view.answer(keys[0], shown(key)), keys)
         return jnp.mean(jax.nn.softmax(logits)[:, label])
 
-    def keep(fitted: Any, label: Any) -> Process:
+    def keep(fitted: Any, variables: Any, label: Any) -> Process:
         """Steps 1 and 2; reads out X, `[kept, h, w, c]`."""
-        inner = attacked(fitted, label)
+        inner = attacked(fitted, variables, label)
 
         def start(key: Any, label: Any) -> Any:
-            return jax.vmap(inner.init, (0, None))(jax.random.split(key, candidates), label)
+            return sliced(lambda key: inner.init(key, label), jax.random.split(key, candidates))
 
         def step(key: Any, runs: Any, label: Any) -> Any:
-            runs, told = jax.vmap(inner.step, (0, 0, None))(jax.random.split(key, candidates), runs, label)
+            keys = jax.random.split(key, candidates)
+            runs, told = sliced(lambda key, run: inner.step(key, run, label), keys, runs)
             return runs, info(jnp.min(told.loss))
 
         def read(runs: Any) -> Any:
-            images = jax.vmap(inner.read)(runs)
-            return images[jax.lax.top_k(jax.lax.map(lambda x: confidence(x, label), images), kept)[1]]
+            images = sliced(inner.read, runs)
+            return images[jax.lax.top_k(sliced(lambda x: confidence(x, label), images), kept)[1]]
 
         return Process(start, step, read, inner.steps)
 
-    def seek(fitted: Any, label: Any) -> Process:
+    def seek(fitted: Any, variables: Any, label: Any) -> Process:
         """Step 3; reads out Z, `[kept, d]`."""
         wanted = jnp.asarray(fitted[-1])[label]
 
         def loss(key: Any, share: Any, z: Any) -> Any:
             left = seek_noise * jnp.sqrt(float(dimensions)) * jnp.maximum(0.0, 1.0 - share / 0.75) ** 2
-            x = paint(own(fitted, label), z + left * jax.random.normal(key, z.shape))
+            x = paint(variables, z + left * jax.random.normal(key, z.shape))
             return distance(x, wanted) + realism_weight * jnp.mean(jax.nn.softplus(-realism(fitted[0]["critic"], x)))
 
         descent = minimize(jnp.zeros((kept, dimensions)), loss, optax.adam(seek_rate), seek_steps)
         return descent._replace(read=lambda state: jnp.clip(descent.read(state), -bound, bound))
 
-    def tune(fitted: Any, label: Any) -> Process:
+    def tune(fitted: Any, variables: Any, label: Any) -> Process:
         """Step 3; reads out the variables of G'."""
-        (wanted, z), variables = (jnp.asarray(leaf)[label] for leaf in fitted[-2:]), own(fitted, label)
+        wanted, z = (jnp.asarray(leaf)[label] for leaf in fitted[-2:])
 
         def loss(key: Any, share: Any, params: Any) -> Any:
             return distance(paint({**variables, "params": params}, z), wanted)
@@ -191,12 +196,8 @@ def ppdg_mi(
         descent = minimize(variables["params"], loss, optax.adam(tune_rate), tune_steps)
         return descent._replace(read=lambda state: {**variables, "params": descent.read(state)})
 
-    def solve(fitted: Any) -> Process:
-        steps = attacked(fitted, jnp.zeros((), jnp.int32)).steps
-        return casewise(partial(attacked, fitted), steps)  # the class decides what is read
-
     adam = optax.adam(gan_rate, 0.5, 0.999)
     sizes = {"steps": gan_steps, "critic_steps": critic_steps, "dimensions": dimensions, "batch": gan_batch}
-    stages = [lambda fitted, stage=stage: by_class(partial(stage, fitted), classes) for stage in (keep, seek, tune)]
+    stages = [lambda fitted, stage=stage: by_class(own(stage, fitted), classes) for stage in (keep, seek, tune)]
     gan = lambda fitted: logistic_gan(generator, discriminator, gallery, adam, **sizes)  # noqa: E731
-    return Attack(solve, (gan, *stages * (rounds - 1)), observes=CARD.observes)
+    return Attack(partial(own, attacked), (gan, *stages * (rounds - 1)), observes=CARD.observes)

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float, Int
 from jaxmia.core import Attack, Card, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Scores, lower
-from jaxmia.recipes import score
+from jaxmia.recipes import score, sliced
 
 __all__ = ["CARD", "Reconstruction", "difference", "updates_leak"]
 
@@ -165,7 +165,7 @@ def updates_leak(
         _, variables = fitted
 
         def decode(key: Any, after: Any) -> Reconstruction:
-            before = jax.vmap(view.answer)(jax.random.split(key, len(probing)), probing)
+            before = sliced(view.answer, jax.random.split(key, len(probing)), probing)
             image = decoder.apply(variables, difference(before, after)[None], train=False)[0]
             return Reconstruction(image, jnp.asarray(len(probing), jnp.int32))
 

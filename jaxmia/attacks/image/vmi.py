@@ -24,6 +24,7 @@ from jaxmia.core import Attack, Card, Prior, Process, Scalar, info
 from jaxmia.objectives import cross_entropy
 from jaxmia.oracle import Access, Oracle, Weights, lower
 from jaxmia.priors.flow import Flow, flow
+from jaxmia.recipes import sliced
 
 __all__ = ["CARD", "vmi"]
 
@@ -111,7 +112,8 @@ def vmi(
         def loss(parameters: Any) -> Any:
             z, density = jax.vmap(family.push, (None, 0))(parameters, jax.random.normal(draw, (draws, dimensions)))
             keys = jax.random.split(ask, draws)
-            identity = jax.vmap(lambda k, z: cross_entropy(view.answer(k, prior.decode(z)), case))(keys, z).mean()
+            judge = lambda k, z: cross_entropy(view.answer(k, prior.decode(z)), case)  # noqa: E731
+            identity = sliced(judge, keys, z, gradient=True).mean()
             divergence = jnp.mean(density - jnp.sum(jax.scipy.stats.norm.logpdf(z), -1))
             return identity + kl_weight * divergence, (identity, divergence)
 

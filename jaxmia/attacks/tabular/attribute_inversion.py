@@ -32,7 +32,7 @@ from jaxtyping import Array, Float, Int, Real
 
 from jaxmia.core import Attack, Card
 from jaxmia.oracle import Access, Labels, Oracle, Scores, lower
-from jaxmia.recipes import score
+from jaxmia.recipes import score, sliced
 
 __all__ = ["CARD", "Inference", "attribute_inversion"]
 
@@ -134,7 +134,7 @@ def attribute_inversion(
         record, label = case["record"], case["label"]
         completed = jnp.tile(record, (queries, 1)).at[:, places].set(values)
         keys = jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(queries))
-        answers = jax.vmap(view.answer)(keys, jax.vmap(lambda codes: _encode(codes, sizes, encoding))(completed))
+        answers = sliced(lambda k, codes: view.answer(k, _encode(codes, sizes, encoding)), keys, completed)
         fit = jax.vmap(likelihood, in_axes=(0, None))(answers, label)
         # Equal fits must leave the prior to the last bit: else rounding, which differs by label, ranks the records.
         largest = jnp.max(fit)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia import Access, Attack, Plan, fit, from_function, solve
+from jaxmia import Access, Attack, Plan, from_function, slots, solve
 from jaxmia.attacks.image.gmi import gmi
 from jaxmia.attacks.image.ppdg_mi import ppdg_mi
-from jaxmia.core import Process, info
+from jaxmia.core import Cases, Process, info
+from jaxmia.engine import learn
 from jaxmia.objectives import mmd
 from jaxmia.priors import pixels
 from jaxmia.testing.benches.networks import Discriminator, Generator
@@ -68,7 +69,7 @@ def test_the_discrepancy_is_that_of_five_kernels():
 
 
 def test_those_believed_most_are_kept():
-    images, _ = fit(make().train[1](FITTED), KEY, lambda step: None, plan=ONE)
+    images, _ = learn(make().train[1](FITTED), KEY, None, plan=ONE)
     assert images.shape == (CLASSES, 3, *SHAPE)
     logits = np.asarray(DRAWS).reshape(50, 16) @ MATRIX
     belief = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -85,7 +86,7 @@ def test_every_class_gets_a_generator_that_draws_what_was_kept(measure):
     attack = make(measure=measure, seek_steps=100, seek_rate=0.05, tune_steps=150, tune_rate=0.01)
     fitted = FITTED
     for stage in attack.train[1:]:
-        fitted += (fit(stage(fitted), KEY, lambda step: None, plan=ONE)[0],)
+        fitted += (learn(stage(fitted), KEY, None, plan=ONE)[0],)
     _, images, latents, tuned = fitted
     assert latents.shape == (CLASSES, 3, D) and np.abs(latents).max() <= 1.0
 
@@ -104,7 +105,7 @@ def test_the_latents_sought_are_likelier_where_realism_weighs():
     def realism(weight):
         attack = make(seek_steps=100, seek_rate=0.05, realism_weight=weight)
         kept = jnp.asarray(np.stack([DRAWS[:3]] * CLASSES))
-        z, _ = fit(attack.train[2]((*FITTED, kept)), KEY, lambda step: None, plan=ONE)
+        z, _ = learn(attack.train[2]((*FITTED, kept)), KEY, None, plan=ONE)
         x = paint(FITTED[0]["generator"], z.reshape(-1, D))
         return jax.nn.logsumexp(DISCRIMINATOR.apply(FITTED[0]["critic"], x), -1).mean()
 
@@ -123,17 +124,52 @@ def test_a_case_is_drawn_by_the_generator_of_its_class():
     np.testing.assert_allclose(alone[1], output[1], atol=1e-6)
 
 
+def test_tuned_generators_of_all_classes_never_lie_on_a_device():
+    """Neither where they are made nor where they attack; those of 1,000 classes are larger than most."""
+
+    def needed(classes):
+        fitted = (*FITTED, np.zeros((classes, 3, *SHAPE), np.float32), np.zeros((classes, 3, D), np.float32))
+        attack = ppdg_mi(
+            TARGET.view(Access.WEIGHTS), draws, GALLERY, classes, GENERATOR, DISCRIMINATOR,
+            rounds=3, dimensions=D, views=0, candidates=10, kept=3,
+        )  # fmt: skip
+        tuned = jax.tree.map(lambda leaf: np.zeros((classes, *leaf.shape), leaf.dtype), FITTED[0]["generator"])
+        processes = (
+            attack.train[3](fitted).process,
+            attack.train[4]((*fitted, tuned)).process,
+            attack.train[6]((*fitted, tuned, *fitted[1:])).process,
+            attack.solve((*fitted, tuned)),
+        )
+        one, ids = np.zeros(1, np.int32), np.zeros(1, np.int32)
+        return [slots.build(p, KEY, one, ids, p.steps, ONE.devices, 1, ONE).memory for p in processes]
+
+    generator = sum(leaf.nbytes for leaf in jax.tree.leaves(FITTED[0]["generator"]))
+    small = 3 * (np.prod(SHAPE) + D) * 4  # what was kept of a class, and its latents, which do
+    for few, many in zip(needed(3), needed(103)):
+        assert many - few <= 100 * small < 100 * generator
+    tuned, _ = learn(
+        make(tune_steps=1).train[3]((*FITTED, np.stack([DRAWS[:3]] * 3), np.zeros((3, 3, D), np.float32))),
+        KEY,
+        None,
+        plan=ONE,
+    )
+    assert all(isinstance(leaf, np.ndarray) and len(leaf) == CLASSES for leaf in jax.tree.leaves(tuned))
+
+
 def test_stages_and_rounds():
     base = functools.partial(gmi, prior=pixels(SHAPE), steps=7, restarts=1)
     steps = {"gan_steps": 3, "seek_steps": 4, "tune_steps": 5}
     attack = make(base, rounds=3, **steps)
     fitted, taken = (), []
     for stage in attack.train:
-        process = stage(fitted)
+        process, lead = stage(fitted), ()
+        if isinstance(process, Cases):
+            assert process.cases.tolist() == list(range(CLASSES))
+            process, lead = process.process, (CLASSES,)
         taken.append(process.steps)
-        shapes = jax.eval_shape(lambda process=process: process.read(process.init(KEY, None)))
-        fitted += (jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),)
-    assert taken == [3, *[7 * CLASSES, 4 * CLASSES, 5 * CLASSES] * 2]
+        shapes = jax.eval_shape(lambda process=process: process.read(process.init(KEY, jnp.asarray(0))))
+        fitted += (jax.tree.map(lambda leaf, lead=lead: np.zeros(lead + leaf.shape, leaf.dtype), shapes),)
+    assert taken == [3, *[7, 4, 5] * 2]
     assert attack.solve(fitted).steps == 7
 
 
