@@ -237,6 +237,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
+    from jaxmia import terminal
     from jaxmia.audit import planning
 
     for name, value in (("--limit", options.limit), ("--public", options.public)):
