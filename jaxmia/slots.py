@@ -85,7 +85,7 @@ def build(
     # Each is traced for one case, whatever the chunk: so it is known by what it computes, and batched afterwards.
     case = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), cases)
     case_key = jax.eval_shape(jax.random.fold_in, key, 0)
-    blank = Lane(np.bool_(True), np.int32(0), np.int32(0))
+    blank = Lane(np.array(True), np.zeros((), np.int32), np.zeros((), np.int32))
 
     def for_lanes(fn: Any, *examples: Any) -> tuple[Any, Any, ClosedJaxpr]:
         """`fn` of one case as a function of lanes and a chunk of cases, the shapes of its output, and its program."""

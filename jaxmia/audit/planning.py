@@ -338,7 +338,8 @@ def _records(config: dict[str, Any], timed: bool) -> Iterator[tuple[str, Any, Ca
     for label, section in named(listed(config["targets"])):
         made: list[Any] = []
         if section["name"] == "decision_tree":  # on the host
-            made += [from_callable(lambda x: np.zeros((len(x), classes), np.float32), classes=classes), "codes"]
+            even = lambda x: np.full((len(x), classes), 1 / classes, np.float32)  # noqa: E731
+            target, encoding = from_callable(even, classes=classes), "codes"
         else:
             make, steps, rate = RECORD_TARGETS[section["name"]](**keywords(section))
             module = make(classes)
@@ -352,12 +353,12 @@ def _records(config: dict[str, Any], timed: bool) -> Iterator[tuple[str, Any, Ca
 
             yield from _named(f"target {label}", {"data": config["data"], "target": section}, training)
             variables = _blank(process, jax.random.key(0), batches)
-            made += [from_linen(module, variables, classes=classes), "one_hot"]
+            target, encoding = from_linen(module, variables, classes=classes), "one_hot"
         for attack_name, attacked in named(listed(config["attacks"])):
 
-            def attack(attacked: Any = attacked, made: list = made) -> list[Row]:
+            def attack(attacked: Any = attacked, target: Target = target, encoding: str = encoding) -> list[Row]:
                 method, _, _ = tabular._assemble(
-                    survey, attacked, *made, lambda j: np.ones(columns[j]), np.ones((classes, classes))
+                    survey, attacked, target, encoding, lambda j: np.ones(columns[j]), np.ones((classes, classes))
                 )
                 cases = {"record": np.zeros((1, len(columns)), np.int32), "label": np.zeros(1, np.int32)}
                 return _solved(method.solve(()), cases, 2 * members, Plan(), LIMIT, timed)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia import cli, config
+from jaxmia import cli, config, from_linen, models
 from jaxmia.audit import classifiers, folder, image, inputs, scenes, setup
 from jaxmia.audit.inputs import INPUTS
 from jaxmia.core import Process, info
@@ -79,6 +79,17 @@ def test_what_does_not_fit_is_told_before_anything_is_trained(attack, told, tmp_
     path = written(tmp_path, f"attacks: {attack}\n")
     assert cli.main(["attack", str(path), "--out", str(tmp_path / "run")]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_reconstruction_starts_at_the_image_that_the_targets_mean_takes_to_zero(tmp_path):
+    checked = config.load(written(tmp_path, "attacks: image/kkt\n"), [], image.SCHEMA)
+    plain = models.SoftmaxRegression(3)
+    for module, center in ((models.CenteredInput(plain), 0.5), (plain, 0.0)):
+        variables = module.init(jax.random.key(0), jax.numpy.zeros((1, 12, 12, 3)))
+        target = from_linen(module, variables, classes=3)
+        attack = setup.assemble(checked["attacks"], checked, target, module, {"shape": (12, 12, 3)})
+        state = attack.solve(()).init(jax.random.key(1), np.zeros(8, np.int32))
+        assert abs(float(np.mean(state.x)) - center) < 0.01
 
 
 SHOWN = """attacks:

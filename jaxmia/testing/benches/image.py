@@ -232,7 +232,7 @@ def make() -> Bench:
             },
             "image/query_free": {"shadow_steps": 600, "shadow_rate": 0.01, "variation": 0.1, "steps": 200},
             "image/rlb_mi": {"width": 32, "batch": 64},
-            "image/vmi": {"steps": 400, "rate": 0.02, "draws": 16, "levels": 2, "layers": 2, "hidden": 8},
+            "image/vmi": {"steps": 400, "rate": 0.02, "draws": 16, "levels": 2, "layers": 3, "hidden": 8},
             "image/rmle": {"rate": 0.1, "variation": 0.1},
         },
     )
