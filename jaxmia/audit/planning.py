@@ -356,7 +356,7 @@ def _records(config: dict[str, Any], timed: bool) -> Iterator[tuple[str, Any, Ca
 
             def attack(attacked: Any = attacked, made: list = made) -> list[Row]:
                 method, _, _ = tabular._assemble(
-                    survey, attacked, *made, lambda j: np.ones(columns[j]), np.ones((classes, classes))
+                    survey, attacked, made[0], made[1], lambda j: np.ones(columns[j]), np.ones((classes, classes))
                 )
                 cases = {"record": np.zeros((1, len(columns)), np.int32), "label": np.zeros(1, np.int32)}
                 return _solved(method.solve(()), cases, 2 * members, Plan(), LIMIT, timed)
