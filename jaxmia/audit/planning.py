@@ -336,7 +336,6 @@ def _records(config: dict[str, Any], timed: bool) -> Iterator[tuple[str, Any, Ca
     )
     measure, members = _Trainings(timed), survey.members
     for label, section in named(listed(config["targets"])):
-        made: list[Any] = []
         if section["name"] == "decision_tree":  # on the host
             even = lambda x: np.full((len(x), classes), 1 / classes, np.float32)  # noqa: E731
             target, encoding = from_callable(even, classes=classes), "codes"
