@@ -39,7 +39,7 @@ class Meaning(NamedTuple):
 
 
 class Trial:
-    """An attack against the targets of its bench.
+    """An attack against the targets of its bench; `training` is the most steps of a stage, None for all.
 
     Attributes:
       method: the attack.
@@ -54,11 +54,13 @@ class Trial:
         bench: Bench | None = None,
         inputs: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
+        training: int | None = None,
     ):
         on = bench or bench_of(method)
         own = {method.name: {**on.settings.get(method.name, {}), **(settings or {})}}
         self.method, self.on = method, on._replace(inputs={**on.inputs, **(inputs or {})}, settings=own)
         self.traces: dict[Any, int] = {}
+        self._training = training
         self._fitted: dict[str, tuple] = {}
         self._results: dict[Any, Result] = {}
 
@@ -127,24 +129,33 @@ class Trial:
         It is the engine's rule written down again in its shortest form, and so a reference for the engine as well: keys
         are `fold_in(fold_in(key, case), step)`, a case stops when it is done or not finite.
         """
+        return {which: self.meaning(which) for which in TARGETS}
+
+    def meaning(self, which: str) -> Meaning:
+        """That of one target."""
+        compiled, constants = self._compiled
+        return jax.device_get(compiled(constants, self.on.params[which], self.cases(which)))
+
+    @functools.cached_property
+    def _compiled(self) -> tuple[Any, list]:
         stacked = functools.cache(lambda steps: _stack([self.batches()(t) for t in range(steps)]))
 
         def meaning(params: Any, cases: Any) -> Meaning:
             attack = self.attack(self.on.build(params).view(self.method.card.access))
             fitted: tuple[Any, ...] = ()
             for stage in attack.train:
-                process = stage(fitted)
-                if isinstance(process, Cases):
-                    fitted += (_all_steps(process.process, process.cases),)
+                part = stage(fitted)
+                process = part.process if isinstance(part, Cases) else part
+                steps = min(process.steps, self._training or process.steps)
+                if isinstance(part, Cases):
+                    fitted += (_all_steps(process, part.cases, steps),)
                 else:
-                    fitted += (_trained(process, stacked(process.steps)),)
+                    fitted += (_trained(process, stacked(steps), steps),)
             return _solved(attack.solve(fitted), cases)
 
         example = self.on.params["leaks"], self.cases()
         program, constants, _ = hoisted(meaning, *example)
-        compiled = jax.jit(program).lower(constants, *example).compile()
-        given = {which: (self.on.params[which], self.cases(which)) for which in TARGETS}
-        return {which: jax.device_get(compiled(constants, *given[which])) for which in TARGETS}
+        return jax.jit(program).lower(constants, *example).compile(), constants
 
     def run(self, which: str = "leaks", plan: Plan = ONE, most: int = CAP) -> Result:
         """All cases through the engine, for at most that many steps."""
@@ -170,8 +181,8 @@ def _read_after_one_step(process: Process, key: Any, batch: Any) -> Any:
     return process.read(process.step(key, process.init(key, batch), batch)[0])
 
 
-def _trained(process: Process, batches: Any) -> Any:
-    """What a stage reads out after all its minibatches, leaves `[steps, ...]`."""
+def _trained(process: Process, batches: Any, steps: int) -> Any:
+    """What a stage reads out after so many minibatches, leaves `[steps, ...]`."""
 
     def step(t: Any, state: Any) -> Any:
         batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[t], batches)
@@ -179,10 +190,10 @@ def _trained(process: Process, batches: Any) -> Any:
 
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), batches)
     start = process.init(jax.random.fold_in(KEY, 0), first)
-    return process.read(jax.lax.fori_loop(0, process.steps, step, start))
+    return process.read(jax.lax.fori_loop(0, steps, step, start))
 
 
-def _all_steps(process: Process, cases: Any) -> Any:
+def _all_steps(process: Process, cases: Any, steps: int) -> Any:
     """What a stage of many parts reads out, `[n, ...]`."""
 
     def whole(i: Any, case: Any) -> Any:
@@ -190,7 +201,7 @@ def _all_steps(process: Process, cases: Any) -> Any:
             return process.step(jax.random.fold_in(jax.random.fold_in(KEY, i), t), state, case)[0]
 
         start = process.init(jax.random.fold_in(jax.random.fold_in(KEY, i), 0), case)
-        return process.read(jax.lax.fori_loop(1, process.steps + 1, step, start))
+        return process.read(jax.lax.fori_loop(1, steps + 1, step, start))
 
     cases = jax.tree.map(jnp.asarray, cases)
     return jax.vmap(whole)(jnp.arange(len(jax.tree.leaves(cases)[0])), cases)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxmia.testing.attacks import MEANING
 from jaxmia.testing.trial import Trial
-from tests.contract.methods import METHODS, compiled_for
+from tests.contract.methods import CHAOTIC, METHODS, compiled_for
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "golden"
 
@@ -28,9 +28,13 @@ def test_meaning(trial, check):
 
 
 def test_golden_digest(trial, request):
+    meaning = trial.meanings["leaks"]
+    if trial.method.name in CHAOTIC:  # after a long training the numbers are those of one kind of processor
+        with compiled_for(trial.method):
+            meaning = Trial(trial.method, training=3).meaning("leaks")
     digest = {
         jax.tree_util.keystr(path) or "output": [float(np.mean(leaf)), float(np.std(leaf)), float(np.ravel(leaf)[0])]
-        for path, leaf in jax.tree_util.tree_leaves_with_path(trial.meanings["leaks"].short)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(meaning.short)
     }
     file = GOLDEN / f"{trial.method.name.replace('/', '-')}.json"
     if request.config.getoption("--record-golden"):
