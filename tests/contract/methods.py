@@ -11,7 +11,7 @@ SKELETONS = "tests.contract.skeletons.attacks"
 METHODS = [attacks.get(name) for name in attacks.names()]
 METHODS += [discovery.get(SKELETONS, name) for name in discovery.names(SKELETONS)]
 CHAOTIC = {  # what their golden numbers and bounds were recorded of shows how a compiler rounds
-    f"image/{name}" for name in ("cdm_mi", "fsha", "kkt", "ppdg_mi", "secret_gen", "updates_leak")
+    f"image/{name}" for name in ("cdm_mi", "fsha", "kkt", "lokt", "plg_mi", "ppdg_mi", "secret_gen", "updates_leak")
 }
 LONG = {"image/rlb_mi"}  # every step trains an agent: hasty code takes longer than the compiling that it saves
 
