@@ -1,11 +1,13 @@
-"""What survives kill -9: checkpoints of a tree and finished parts of a result, both `.npz` verified by checksum.
+"""What survives kill -9: checkpoints of a tree (orbax) and finished parts of a result (npz), both verified by checksum.
 
-Layout of a folder: `step-<n>.npz` with the leaves of the tree as bytes, `step-<n>.json` written last (step, identity of
-the run, shapes, dtypes, sha256 of the arrays): a checkpoint without a verifying manifest does not exist.
+Layout of a folder: `step-<n>/` with orbax's files (`step-<n>.npz` where several processes run), which hold the leaves of
+the tree as bytes, and `step-<n>.json` written last (step, identity of the run, shapes, dtypes, sha256 of the arrays): a
+checkpoint without a verifying manifest does not exist.
 `part-<first row>-<sha256>.npz` holds finished cases; its name is its checksum. Folders are readable by their owner only:
 they hold reconstructions.
 
-Nothing here has threads or hangs: a save that fails has failed when it returns.
+orbax is used without its background saving, after a failure of which a process never ends: a save that fails has failed
+when it returns.
 """
 
 import contextlib
@@ -13,12 +15,12 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import pathlib
 import shutil
 import warnings
-import zipfile
-import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -102,20 +104,44 @@ def save(folder: pathlib.Path, step: int, tree: Any, *, identity: Identity, keep
     Raises:
       OSError: it cannot be written (no space, no permission); the checkpoints before it are kept.
     """
-    tree, path = _to_numpy(tree), folder / f"step-{step}.npz"
+    tree, path = _to_numpy(tree), folder / f"step-{step}"
     needed, free = sum(leaf.nbytes for leaf in jax.tree.leaves(tree)), shutil.disk_usage(folder).free
     if needed > free:
         room = f"{free >> 10} KiB free, {needed >> 10} KiB needed"
-        raise OSError(errno.ENOSPC, f"checkpoint {path.with_suffix('')}: cannot be written ({room})")
-    # As bytes, since an archive does not know the dtypes that numpy lacks (bfloat16); the manifest has them.
+        raise OSError(errno.ENOSPC, f"checkpoint {path}: cannot be written ({room})")
+    # As bytes, whatever the dtype; the manifest has them. Of what is empty there are none.
     leaves = [np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in jax.tree.leaves(tree)]
+    content = {f"{i:04d}": leaf for i, leaf in enumerate(leaves) if leaf.size}
     path.with_suffix(".json").unlink(missing_ok=True)
-    write_atomically(path, _npz({f"{i:04d}": leaf for i, leaf in enumerate(leaves)}))
-    manifest = {"version": 2, "step": step, "identity": identity, **_describe(tree)}
+    try:
+        if jax.process_count() > 1 or not content:  # there orbax saves jointly or not at all
+            write_atomically(path.with_suffix(".npz"), _npz(content))
+        else:
+            with _orbax() as checkpointer:
+                checkpointer.save(path.absolute(), content, force=True)
+    except Exception as error:  # its storage reports a full disk as ValueError, among others
+        raise OSError(f"checkpoint {path}: cannot be written ({error})") from error
+    manifest = {"version": 3, "step": step, "identity": identity, **_describe(tree)}
     write_atomically(path.with_suffix(".json"), json.dumps(manifest).encode())
     for old in saved_steps(folder)[keep:]:
         (folder / f"step-{old}.json").unlink()
         (folder / f"step-{old}.npz").unlink(missing_ok=True)
+        shutil.rmtree(folder / f"step-{old}", ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _orbax() -> Iterator[Any]:
+    """A checkpointer that has saved when it returns, and says nothing of its own."""
+    import orbax.checkpoint as ocp
+
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_ocdbt=False)) as checkpointer:
+            yield checkpointer
+    finally:
+        logger.setLevel(before)
 
 
 def saved_steps(folder: pathlib.Path) -> list[int]:
@@ -135,7 +161,7 @@ def load_newest(folder: pathlib.Path, template: Any, *, identity: Identity) -> t
     shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
     leaves, structure = jax.tree.flatten(shapes)
     for step in saved_steps(folder):
-        path = folder / f"step-{step}.npz"
+        path = folder / f"step-{step}"
         try:
             manifest = json.loads(path.with_suffix(".json").read_bytes())
             found, described = manifest.get("identity"), manifest["leaves"]
@@ -147,13 +173,19 @@ def load_newest(folder: pathlib.Path, template: Any, *, identity: Identity) -> t
         if described != _describe(shapes)["leaves"]:
             continue  # of the same run, cut up otherwise
         try:
-            loaded = _read_npz(path.read_bytes())
-            arrays = [loaded[f"{i:04d}"].view(leaf.dtype).reshape(leaf.shape) for i, leaf in enumerate(leaves)]
+            alone, empty = path.with_suffix(".npz"), np.zeros(0, np.uint8)
+            if alone.exists():
+                loaded = _read_npz(alone.read_bytes())
+            else:
+                with _orbax() as checkpointer:
+                    loaded = checkpointer.restore(path.absolute())
+            found = [np.asarray(loaded[f"{i:04d}"]) if leaf.size else empty for i, leaf in enumerate(leaves)]
+            arrays = [part.view(leaf.dtype).reshape(leaf.shape) for part, leaf in zip(found, leaves)]
             tree = jax.tree.unflatten(structure, arrays)
             if {**manifest, **_describe(tree)} != manifest:
                 raise ValueError("checksum, shapes or dtypes differ from its manifest")
             return step, tree
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:  # whatever orbax finds wrong with damaged files: said, and the one before is used
             _warn(path, error)
     return None
 
