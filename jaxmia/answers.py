@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jaxmia.compiling import jit
 from jaxmia.oracle import Outputs
 
 __all__ = ["as_outputs", "check_declaration", "check_labels", "check_values", "checked", "first_row"]
@@ -131,7 +132,7 @@ def _probe(apply: Callable[[Any, Any], Outputs], params: Any, x: Any) -> None:
 
     candidates = jax.tree.map(random, x)
     with jax.ensure_compile_time_eval(), jax.disable_jit(False):
-        traced = jax.jit(jax.vmap(lambda values, x: apply(values, x).logits, (None, 0))).trace(params, candidates)
+        traced = jit(jax.vmap(lambda values, x: apply(values, x).logits, (None, 0))).trace(params, candidates)
         if "callback" in str(traced.jaxpr):
             return
         logits = np.asarray(traced.lower().compile()(params, candidates))

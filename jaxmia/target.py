@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from jaxmia import linen
 from jaxmia.answers import as_outputs, check_declaration, check_labels, check_values, checked, first_row
+from jaxmia.compiling import jit
 from jaxmia.core import Defense
 from jaxmia.noise import noise_key
 from jaxmia.oracle import (
@@ -255,7 +256,7 @@ def _check_example(apply: Callable, params: Any, classes: int, answers: str, exa
     if len(lengths) != 1 or lengths & {(), (0,)}:
         raise ValueError("example: legal is candidates with one leading axis, 1 or more of them, such as images[:4]")
     look = checked(apply, params, classes, "anything" if answers == "anything" else "logits", probe=False)
-    logits = jax.jit(jax.vmap(lambda x: look(params, x).logits))(jax.tree.map(jnp.asarray, example))
+    logits = jit(jax.vmap(lambda x: look(params, x).logits))(jax.tree.map(jnp.asarray, example))
     check_values(logits, answers)
 
 

@@ -229,7 +229,7 @@ def test_what_is_no_run_folder_is_said(configured, tmp_path, capsys):
 
 def test_a_run_folder_that_lost_its_configuration_is_no_sweep(configured, tmp_path, capsys):
     checked = config.load(configured, (), SCHEMA)
-    where = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "jaxmia attack run.yaml")
+    where = folder.open_run(tmp_path / "run", checked, "jaxmia attack run.yaml", {})
     folder.write_json(where / "targets.json", [])
     (where / "cells").mkdir()
     (where / "results.csv").write_text("cell,state\n")
@@ -431,9 +431,8 @@ def test_cases_that_cannot_be_meant(observes, cases, message):
 
 
 def test_a_target_of_one_class():
-    target = from_function(lambda w, x: x @ w, np.eye(1, dtype=np.float32), classes=1)
-    with pytest.raises(ValueError, match="cases: the target has 1 class, that of every candidate; legal is 2 classes"):
-        run(Attack(lambda fitted: counting(), observes="label"), KEY, Scenario(target, [0]))
+    with pytest.raises(ValueError, match="classes: 1; legal is a whole number, 2 or more"):
+        from_function(lambda w, x: x @ w, np.eye(1, dtype=np.float32), classes=1)
 
 
 def same():

@@ -37,6 +37,7 @@ from jaxmia import (
 )
 from jaxmia.attacks.image.brep_mi import brep_mi
 from jaxmia.attacks.image.mirror_genetic import mirror_genetic
+from jaxmia.engine import learn
 from jaxmia.journal import Journal
 from jaxmia.recipes import best_of, evolve, regress, swept
 from jaxmia.recipes.by_class import by_class
@@ -117,8 +118,8 @@ def test_training_asks_every_example_of_a_minibatch_once(training):
 def test_a_training_stage_of_every_class_counts_what_its_classes_ask():
     endpoint = Endpoint()
     oracle = from_callable(endpoint.scores, classes=CLASSES).view(Access.SCORES)
-    _, history = fit(by_class(lambda label: questions(oracle, 3), CLASSES), KEY, lambda step: None, plan=QUIET)
-    assert endpoint.asked == history.queries[-1] == CLASSES * (4 + 3 * 2)
+    _, told = learn(by_class(questions(oracle, 3), CLASSES), KEY, None, plan=QUIET)
+    assert endpoint.asked == told == CLASSES * (4 + 3 * 2)
 
 
 def questions(oracle, steps=5, mutation=0.1):
@@ -271,7 +272,7 @@ def test_answers_before_the_older_of_two_checkpoints_are_forgotten(tmp_path):
     for step in range(4):
         journal.turn()
         journal.add([bytes([step]) * 16], np.zeros((1, 2), np.float32))
-        checkpoint.save(tmp_path, step + 1, (np.zeros(3),), fingerprint="f")
+        checkpoint.save(tmp_path, step + 1, (np.zeros(3),), identity={})
     journal.turn()
     kept = Journal(tmp_path)
     assert [kept.take(bytes([step]) * 16) is not None for step in range(4)] == [False, False, False, True]

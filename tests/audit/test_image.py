@@ -67,7 +67,7 @@ def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeyp
         ("{name: image/gmi, base: image/gmi}", "attacks.base: unknown key"),
         ("{name: image/lomma, base: image/mi_face}", "attacks (image/lomma): base: it takes no objective"),
         ("image/informed_adversary", "observes the other records, which an image audit does not show"),
-        ("image/rmle\nsplit: block9", "feature: 'block9'; legal is one of inner/penultimate"),
+        ("image/rmle\nsplit: block9", "feature: 'block9'; the target shows inner/penultimate"),
         ("image/mi_face\nnetworks: {surrogates: [lenet]}", "networks: surrogates: lenet; legal is some of softmax"),
         ("image/secret_gen", "attacks (image/secret_gen): feature: 'penultimate'; the target shows inner/penultimate"),
         ("image/deep_inversion", "moments: 'batch_norm/<i>/<path>'; the target shows inner/penultimate"),

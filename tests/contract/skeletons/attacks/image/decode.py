@@ -36,8 +36,5 @@ def decode(oracle: Oracle, decoder: Any, *, steps: int = 300, rate: Scalar = 3e-
     """
     view: Scores = lower(oracle, CARD.access, "image/decode")
     train = lambda fitted: regress(decoder, view.answer, optax.adam(rate), steps=steps)  # noqa: E731
-    return Attack(
-        lambda fitted: score(lambda key, scores: decoder.apply(fitted[0], scores[None])[0]),
-        (train,),
-        observes=CARD.observes,
-    )
+    solve = lambda fitted: score(lambda key, scores: decoder.apply(fitted[0], scores[None])[0])  # noqa: E731
+    return Attack(solve, (train,), observes=CARD.observes)

@@ -37,7 +37,5 @@ def search(oracle: Oracle, prior: Prior, *, steps: int = 50, members: int = 16, 
     def fitness(key: Any, candidate: Any, label: Any) -> Any:
         return -view.answer(key, candidate)[label]
 
-    return Attack(
-        lambda fitted: evolve(fitness, prior, members=members, steps=steps, mutation=mutation),
-        observes=CARD.observes,
-    )
+    process = evolve(fitness, prior, members=members, steps=steps, mutation=mutation)
+    return Attack(lambda fitted: process, observes=CARD.observes)
