@@ -93,7 +93,6 @@ def test_the_wheel_alone_does_an_audit(installed, tmp_path):
     assert done.stdout.splitlines()[-1] == f"report: {tmp_path / 'run' / 'report.html'}"
     assert "MI-Face" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert done.stderr == ""
-    assert said.startswith("jaxmia: the face embedding could not be had")
 
 
 @pytest.mark.parametrize(

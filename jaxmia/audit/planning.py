@@ -48,8 +48,8 @@ from jaxmia.train import supervised
 __all__ = ["COLUMNS", "Row", "plan", "table"]
 
 LIMIT = 80_000_000_000
-PICTURES = 30  # of a private person, where the configuration does not say; no memory depends on it
-PUBLIC = 70_000  # likewise of the public, all that FFHQ has
+PRIVATE = 1024  # private pictures, at least: programs see minibatches of them alone, and the host makes floats of all
+PUBLIC = 70_000  # public pictures, where the configuration does not say: all that FFHQ has
 
 
 class Row(NamedTuple):
@@ -191,11 +191,11 @@ def _scene(config: dict[str, Any], public: int) -> Scene:
         shape, classes, train, public = (data["height"], data["width"], 1), 20, 140, 200
     elif data["name"] == "mnist":
         most = data["per_class"] or 6000
-        shape, classes, train, public = (data["size"], data["size"], 1), 5, 5 * min(most, 5300), 5 * min(most, 6100)
+        shape, classes, train, public = (data["size"], data["size"], 1), 5, PRIVATE, 5 * min(most, 6100)
     else:
         sides = data["size"] if isinstance(data["size"], tuple | list) else (data["size"],) * 2
-        shape = (*sides, data.get("channels", 3))
-        classes, train = data["private"], PICTURES * data["private"]
+        shape, classes = (*sides, data.get("channels", 3)), data["private"]
+        train = max(PRIVATE, classes)
         public = data["public_most"] or public
 
     def images(n: int, names: int) -> Images:

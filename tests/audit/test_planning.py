@@ -12,7 +12,6 @@ import pytest
 from jaxmia import audit, cli, config
 from jaxmia.audit import planning, setup
 from jaxmia.data import faces
-from jaxmia.models.convolution import conv_general_dilated
 
 CONFIGS = pathlib.Path(__file__).parent.parent.parent / "configs"
 SLICED = sys.modules["jaxmia.recipes.sliced"]
@@ -104,7 +103,8 @@ def test_a_pool_at_once_is_over_the_limit_and_in_slices_it_fits(tmp_path, monkey
 
 
 def test_weights_of_a_target_are_made_up(tmp_path):
-    written = checked(FACES, tmp_path, "targets=[{name: vgg16, width: 2, weights: absent.safetensors, frozen: true}]")
+    wanted = "targets=[{name: vgg16, width: 2, weights: absent.safetensors, frozen: true}]"
+    written = checked(FACES, tmp_path, wanted, "data.size=32")
     parts = {part: work for part, _, work in planning._images(written, False, planning.LIMIT, planning.PUBLIC)}
     init, step = parts["target vgg16"]()
     assert step.program == "step" and step.steps == 21000 and step.bytes > init.bytes
@@ -126,7 +126,7 @@ def test_operations_are_counted_in_loops_as_often_as_they_run():
     assert flops(jnp.matmul, x, matrix) == 2 * 5 * 7 * 11
     assert flops(lambda x: jax.lax.scan(lambda c, _: (c, x @ matrix), 0, None, length=6)[1], x) == 6 * 2 * 5 * 7 * 11
     dimensions = ("NHWC", "HWIO", "NHWC")
-    convolved = lambda x: conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)  # noqa: E731
+    convolved = lambda x: jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=dimensions)  # noqa: E731
     assert flops(convolved, image) == 2 * 64 * 4 * 9 * 2
     branches = lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ matrix, lambda: jnp.zeros((5, 11)))  # noqa: E731
     assert flops(branches, x) == 2 * 5 * 7 * 11
