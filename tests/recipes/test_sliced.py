@@ -11,7 +11,7 @@ import pytest
 from jaxmia import objectives, oracle, priors
 from jaxmia.attacks.image import align_mi, if_gmi, ppa, vmi
 from jaxmia.core import Attack, Process, info
-from jaxmia.priors.blocks import Blocks, Feature
+from jaxmia.priors.blocks import Feature, chain
 from jaxmia.recipes import best_of, descend, evolve, selected, sliced
 from jaxmia.recipes.sliced import _kept, _peak
 
@@ -137,7 +137,7 @@ def large_states():
         lambda feature, w: Feature(jnp.outer(jnp.ones(4096), w)),
         lambda feature, w: decode(feature.map[0]),
     )
-    return Blocks(lambda key: jax.random.normal(key, (16,)), blocks)
+    return chain(lambda key: jax.random.normal(key, (16,)), blocks)
 
 
 def aligned(base):

@@ -34,8 +34,6 @@ def search(oracle: Oracle, prior: Prior, *, steps: int = 50, members: int = 16, 
     """
     view: Scores = lower(oracle, CARD.access, "image/search")
 
-    def fitness(key: Any, candidate: Any, label: Any) -> Any:
-        return -view.answer(key, candidate)[label]
-
-    process = evolve(fitness, prior, members=members, steps=steps, mutation=mutation)
-    return Attack(lambda fitted: process, observes=CARD.observes)
+    fitness = lambda key, candidate, label: -view.answer(key, candidate)[label]  # noqa: E731
+    solve = lambda fitted: evolve(fitness, prior, members=members, steps=steps, mutation=mutation)  # noqa: E731
+    return Attack(solve, observes=CARD.observes)
