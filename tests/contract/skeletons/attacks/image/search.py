@@ -4,8 +4,6 @@ Authors, "Title", Venue Year (https://example.org/paper), algorithm 1: max over 
 What differs from the paper, or in the paper from its released code. Here: nothing.
 """
 
-from typing import Any
-
 from jaxmia.core import Attack, Card, Prior, Scalar
 from jaxmia.oracle import Access, Oracle, Scores, lower
 from jaxmia.recipes import evolve
