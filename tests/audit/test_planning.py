@@ -31,7 +31,7 @@ targets: {name: softmax, steps: 2}
 evaluators: {name: wide_mlp, width: 8}
 prior: {name: stylegan2, weights: absent.safetensors, resolution: 16, crop: 16, latent: 8, mapping_layers: 1,
         channel_base: 128, channel_max: 8}
-attacks: {name: image/mirror, pool: 5000, starts: 1, steps: 2, moments_steps: 1, moments_draws: 2}
+attacks: {name: image/ppa, pool: 5000, starts: 1, steps: 2, views: 2}
 """
 
 
@@ -95,7 +95,7 @@ def test_a_pool_at_once_is_over_the_limit_and_in_slices_it_fits(tmp_path, monkey
     for name, most in (("at once", 2**40), ("sliced", 2**23)):
         monkeypatch.setattr(SLICED, "SLICE_BYTES", most)
         rows = planning.plan(checked(FACES, tmp_path), limit=limit)
-        init[name] = next(row for row in rows if row.part == "mirror on softmax" and row.program == "init")
+        init[name] = next(row for row in rows if row.part == "ppa on softmax" and row.program == "init")
         fits = [cells[3] for cells in planning.table([init[name]], limit)]
         assert fits == [{"at once": "no", "sliced": "yes"}[name]], init[name]
     assert init["at once"].slices == 1 and init["sliced"].slices > 10
