@@ -22,7 +22,7 @@ def sliced(fn: Callable[..., Any], *arguments: Any, gradient: bool = False) -> A
 
     Args:
       fn: of one element; traced once.
-      *arguments: trees whose leaves have one leading axis, `[n, ...]`, n 1 or more.
+      *arguments: trees whose leaves have one leading axis, `[n, ...]`, n 0 or more.
       gradient: whether the result is differentiated. Then what a slice holds is all that its derivative needs, and a slice
         is computed once more on the way back, so that no more than one is held there either.
 
@@ -37,8 +37,8 @@ def sliced(fn: Callable[..., Any], *arguments: Any, gradient: bool = False) -> A
     def each(*flat: Any) -> Any:
         return jax.tree.unflatten(structure, jaxpr_as_fun(closed)(*flat))
 
-    size = _even(n, max(1, SLICE_BYTES // max(1, (_kept if gradient else _peak)(closed.jaxpr))))
-    if size == n:
+    size = _even(max(1, n), max(1, SLICE_BYTES // max(1, (_kept if gradient else _peak)(closed.jaxpr))))
+    if size >= n:
         return jax.vmap(each)(*leaves)
     with jax.named_scope("sliced"):  # by this name the loop is known in a trace
         return jax.lax.map(lambda flat: jax.checkpoint(each)(*flat), leaves, batch_size=size)
