@@ -82,7 +82,7 @@ def test_tells_the_orl_people_apart(size, rows, accuracy, area):
     from jaxmia.data import faces, orl
 
     weights = faces.load_weights()
-    images, labels, _ = orl.load(*size)
+    images, labels, *_ = orl.load(*size)
     apply = jax.jit(lambda batch: embed(weights, batch))
     batches = np.split(images[:, rows].astype(np.float32) / 255, 8)
     vectors = np.concatenate([apply(jnp.asarray(batch)) for batch in batches])
