@@ -253,7 +253,7 @@ def test_one_private_class_is_refused_before_anything_is_trained(configured, tmp
     )  # fmt: skip
     one.write(tmp_path / "one.json")
     words = ["attack", configured, "--out", tmp_path / "other", "--set", f"data.manifest={tmp_path / 'one.json'}"]
-    assert "data: 1 private class; legal is 2 or more" in refused(capsys, *words)
+    assert "data: p0 alone is private; legal is 2 or more" in refused(capsys, *words)
     assert not list(tmp_path.glob("*/training"))
 
 

@@ -228,10 +228,6 @@ def _scene(
     for part in ("train", "test"):
         if len(getattr(parts, part).labels) == 0:
             raise ValueError(f"data: the division leaves no pictures to {part}")
-    if len(manifest.private) < 2:
-        raise ValueError("data: 1 private class; legal is 2 or more, or a classifier has nothing to tell apart")
-    if len(np.unique(parts.test.labels)) < 2:  # whose accuracy would have no interval
-        raise ValueError("data: the division leaves test pictures to 1 class; legal is 2 or more")
     parts = parts._replace(public=public)
     scene = Scene(name, parts, manifest.private, faces, splits.contents(parts), notes + _on_both_sides(parts))
     if sha256 and scene.digest != sha256:

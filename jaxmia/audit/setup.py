@@ -177,6 +177,8 @@ def check(config: dict[str, Any]) -> Scene:
         raise ValueError(
             f"data: {', '.join(scene.names)} alone is private; legal is 2 or more, which an interval needs"
         )
+    if len(np.unique(scene.split.test.labels)) < 2:  # the accuracy on them would have no interval
+        raise ValueError("data: the division leaves test pictures to 1 class; legal is 2 or more")
     labels, nowhere = scene.split.train.labels, pathlib.Path()
     if not 0 <= config["attacked_classes"] <= len(scene.names):
         legal = f"legal is 1 to the {len(scene.names)} private classes, or 0 for all"

@@ -150,9 +150,10 @@ def made_with(folder, monkeypatch, attacks, prior="prior: counted"):
 )
 def test_a_prior_is_trained_only_where_an_attack_asks_for_one(attack, trained, tmp_path, monkeypatch):
     checked = made_with(tmp_path, monkeypatch, f"attacks: {attack}\n")
-    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
-    image.train(checked, [run])
-    assert (run / "training" / "counted").exists() == trained
+    data = image.check(checked)
+    run = folder.open_run(tmp_path / "run", checked, "test", data.contents)
+    image.train(checked, [run], data=data)
+    assert bool(list((run / "training").glob("counted-*"))) == trained
 
 
 def test_a_prior_that_nobody_asks_for_may_be_left_out(tmp_path, monkeypatch):
@@ -186,8 +187,9 @@ def test_public_pictures_are_converted_once_for_all_attacks_and_targets(tmp_path
 
     monkeypatch.setattr(inputs, "to_float", watched)
     monkeypatch.setattr(image, "to_float", watched)
-    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
-    assert image.audit([(checked, run)]) == {}
+    data = image.check(checked)
+    run = folder.open_run(tmp_path / "run", checked, "test", data.contents)
+    assert image.audit([(checked, run)], data=data) == {}
     assert len(whole) == 2  # when all is put together on zeros, and when it is run
     batch = inputs.Inputs(checked, setup.check(checked), lambda *_: None).batches(3)["x"]
     expected = minibatches({"x": to_float(public)}, 5, checked["seed"])(3)["x"]

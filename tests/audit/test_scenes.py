@@ -105,8 +105,7 @@ def test_what_was_left_out_heads_the_report(people, tmp_path, capsys):
     assert cli.main(command) == 2
     told = capsys.readouterr().err
     assert "1 of 30 pictures cannot be read" in told and str(people / "p3" / "2.png") in told
-    assert not (run / "training").exists()
-    shutil.rmtree(run)
+    assert not run.exists()
     assert cli.main([*command, "--set", "data.broken=0.04"]) == 0
     note = "1 of 30 pictures cannot be read and are left out: p3/2.png."
     told = capsys.readouterr().err

@@ -101,8 +101,9 @@ def test_a_second_attack_on_records_needs_no_line_of_the_audit(tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "jaxmia.attacks.tabular.majority", None)
     monkeypatch.delitem(sys.modules, "jaxmia.attacks.tabular.majority")
     checked = resolved(tmp_path, text)
-    run = folder.open_run(tmp_path / "run", config.dump(checked), config.digest(checked), "test")
-    assert tabular.audit([(checked, run)]) == {}
+    data = tabular.check(checked)
+    run = folder.open_run(tmp_path / "run", checked, "test", data.contents)
+    assert tabular.audit([(checked, run)], data=data) == {}
     found = cells(run)
     scored, labeled = found["softmax_regression--majority"], found["softmax_regression--majority-2"]
     assert (scored["card"]["access"], labeled["card"]["access"]) == ("SCORES", "LABELS")

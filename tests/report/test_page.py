@@ -360,5 +360,7 @@ def test_a_full_disk_names_the_file_and_leaves_what_was_there(name, run, monkeyp
 def test_a_cell_that_lost_a_file_says_how_it_is_made_anew(name, run):
     cell = run / "cells" / "gmi-plain-0"
     (cell / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name}.*; delete the folder {cell}, and `jaxmia attack` makes it anew"):
+    with pytest.raises(
+        FileNotFoundError, match=f"{name}.*; delete the folder {cell}, and `jaxmia attack` makes it anew"
+    ):
         report.build(run)
