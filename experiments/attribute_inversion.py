@@ -46,11 +46,10 @@ from sklearn.tree import DecisionTreeClassifier
 
 from jaxmia import Access, Plan, Scenario, Status, Target, fit, from_callable, from_function, from_linen, run, train
 from jaxmia.attacks.tabular.attribute_inversion import attribute_inversion
-from jaxmia.audit import surveys
-from jaxmia.audit.surveys import Split, Survey, one_hot
 from jaxmia.data.batches import minibatches
 from jaxmia.metrics.estimate import bootstrap, difference
 from jaxmia.metrics.ranking import roc_auc
+from jaxmia.modalities.tabular.data import Survey, adult, fair, imputations, one_hot
 from jaxmia.models.classifiers import MLP, SoftmaxRegression
 
 WEIGHTINGS = {"none": Access.LABELS, "confusion": Access.LABELS, "confidence": Access.SCORES}
@@ -62,9 +61,10 @@ PLAN = Plan(progress=False, chunk=512)
 RESAMPLES = 1000  # of thousands of records; of the few seeds the default number
 
 
-def targets(problem: Survey, split: Split, seed: int) -> Iterator[tuple[str, Target, str]]:
+def targets(problem: Survey, seed: int) -> Iterator[tuple[str, Target, str]]:
     """Name, target and the encoding it reads: three models of the training records and the controls."""
-    codes, labels, classes = problem.codes[split.training], problem.labels[split.training], problem.classes
+    rows, classes = problem.parts.training, problem.classes
+    codes, labels = problem.codes[rows], problem.labels[rows]
     shuffle = np.random.default_rng((seed, 2)).permutation(len(codes))
     scrambled = codes.copy()
     scrambled[:, problem.sensitive] = codes[shuffle, problem.sensitive]
@@ -103,9 +103,9 @@ def answer_classes(target: Target, codes: np.ndarray, problem: Survey, encoding:
     return np.asarray(jax.jit(jax.vmap(lambda one: view.answer(jax.random.key(0), one)))(x))
 
 
-def attack(problem: Survey, split: Split, target: Target, encoding: str, seed: int) -> dict[str, np.ndarray]:
+def attack(problem: Survey, target: Target, encoding: str, seed: int) -> dict[str, np.ndarray]:
     """Posterior of the sensitive value being 1 for training, then held-out records, for every weighting."""
-    victims = np.concatenate([split.training, split.held_out])
+    victims, split = problem.victims, problem.parts
     record = problem.codes[victims].copy()
     record[:, [problem.sensitive, *problem.unknown]] = 0  # not the adversary's to see
     cases = {"record": record, "label": problem.labels[victims]}
@@ -145,12 +145,10 @@ def informed(posterior: np.ndarray, prior: np.ndarray, better: np.ndarray) -> np
 
 
 def run_seed(problem: Survey, seed: int) -> dict[str, Any]:
-    split = surveys.split(problem, seed)
-    victims = np.concatenate([split.training, split.held_out])
-    without = surveys.imputations(problem, split, victims)
+    without = imputations(problem)
     per_target, accuracies = {}, {}
-    for name, target, encoding in targets(problem, split, seed):
-        found = attack(problem, split, target, encoding, seed)
+    for name, target, encoding in targets(problem, seed):
+        found = attack(problem, target, encoding, seed)
         for weighting in INFORMED:
             found[f"informed_{weighting}"] = informed(found[weighting], without["prior"], without["imputation"])
         per_target[name] = found
@@ -158,9 +156,9 @@ def run_seed(problem: Survey, seed: int) -> dict[str, Any]:
             group: float(
                 np.mean(answer_classes(target, problem.codes[rows], problem, encoding) == problem.labels[rows])
             )
-            for group, rows in zip(GROUPS, (split.training, split.held_out), strict=True)
+            for group, rows in zip(GROUPS, (problem.parts.training, problem.parts.held_out), strict=True)
         }
-    victims = np.concatenate([split.training, split.held_out])
+    victims = problem.victims
     truth = problem.codes[victims, problem.sensitive]
     return {"victims": victims, "truth": truth, "without": without, "targets": per_target, "accuracy": accuracies}
 
@@ -175,7 +173,8 @@ class Judged(NamedTuple):
 
 
 def judge(problem: Survey, rounds: list[dict[str, Any]], posteriors: list[np.ndarray], group: str) -> Judged:
-    rows = slice(0, problem.members) if group == GROUPS[0] else slice(problem.members, None)
+    members = len(problem.parts.training)
+    rows = slice(0, members) if group == GROUPS[0] else slice(members, None)
     auc = [roc_auc(p[rows], one["truth"][rows]) for p, one in zip(posteriors, rounds, strict=True)]
     correct = [(p[rows] > 0.5) == one["truth"][rows] for p, one in zip(posteriors, rounds, strict=True)]
     records = [one["victims"][rows] for one in rounds]
@@ -198,9 +197,9 @@ def summarize(problem: Survey, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     }
     report: dict[str, Any] = {
         "records": len(problem.codes),
-        "training": problem.members,
-        "held_out": problem.members,
-        "public": problem.public,
+        "training": len(problem.parts.training),
+        "held_out": len(problem.parts.held_out),
+        "public": len(problem.parts.public),
         "share_sensitive": round(float(problem.codes[:, problem.sensitive].mean()), 4),
         "baselines": {group: {name: level(base[name, group]) for name in rounds[0]["without"]} for group in GROUPS},
         "targets": {},
@@ -258,9 +257,10 @@ def main() -> None:
         "intervals": "[value, low, high]; 95 %, bootstrap over seeds, accuracy: over records",
         "surveys": {},
     }
-    for load in (surveys.fair, surveys.adult):
-        problem = load()
-        rounds = [run_seed(problem, seed) for seed in range(options.seeds)]
+    for load in (fair, adult):
+        problems = [load(seed) for seed in range(options.seeds)]  # the same records, divided otherwise
+        rounds = [run_seed(problem, seed) for seed, problem in enumerate(problems)]
+        problem = problems[0]
         report["surveys"][problem.name] = summarize(problem, rounds)
         print(f"{problem.name}: AUC, excess over {REFERENCE}; training records, then held-out ones")
         print("\n".join(table(report["surveys"][problem.name])), flush=True)

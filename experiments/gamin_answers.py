@@ -19,14 +19,15 @@ import record
 from orl import HERE, audit
 
 from jaxmia import Access, config
-from jaxmia.audit import image
+from jaxmia.audit import schema
+from jaxmia.audit.run import train
 
 
 def answers(where: pathlib.Path, seed: int) -> dict[str, Any]:
     """Of one run folder."""
-    resolved = config.load(where / "config.yaml", [], image.SCHEMA)
-    scene, (target, *_), _, _ = image.train(resolved, [where])
-    ask = jax.jit(jax.vmap(target.target.view(Access.LABELS).answer, (None, 0)))
+    resolved = config.load(where / "config.yaml", [], schema)
+    (victim, *_), _, inputs = train(resolved, [where])
+    ask = jax.jit(jax.vmap(victim.fitted.target.view(Access.LABELS).answer, (None, 0)))
     with np.load(where / "cells" / "convnet--gamin" / "candidates.npz", allow_pickle=False) as arrays:
         made, wanted = arrays["candidates"], arrays["targets"]
     key = jax.random.key(seed)
@@ -34,11 +35,11 @@ def answers(where: pathlib.Path, seed: int) -> dict[str, Any]:
     painted, (classes, counts) = np.asarray(ask(key, made)), np.unique(noise, return_counts=True)
     usual = int(classes[counts.argmax()])
     return {
-        "usual_class": scene.names[usual],
+        "usual_class": inputs.data.names[usual],
         "noise_of_usual_class": float(np.mean(noise == usual)),
         "images_of_usual_class": float(np.mean(painted == usual)),
         "images_of_wanted_class": float(np.mean(painted == wanted)),
-        "chance": round(1 / len(scene.names), 3),
+        "chance": round(1 / len(inputs.data.names), 3),
     }
 
 

@@ -28,10 +28,13 @@ from image_attacks import judges_of, pooled
 from orl import HERE, audit, cells
 
 from jaxmia import Plan, Scenario, config, run
-from jaxmia.audit import image, setup
-from jaxmia.audit.judge import judge_candidates
+from jaxmia.audit import run as auditing
+from jaxmia.audit import schema
+from jaxmia.audit.assembly import assemble
+from jaxmia.audit.inputs import Inputs
 from jaxmia.core import Prior
 from jaxmia.metrics.estimate import difference
+from jaxmia.modalities.image.judging import judge_candidates
 
 TARGET = "convnet"
 EXCEEDS = {"lokt": "brep_mi", "ked_mi": "gmi"}
@@ -72,21 +75,24 @@ def with_mean(attack: Any) -> Any:
 
 def attacked(where: pathlib.Path, seed: int, name: str, settings: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
     """The target and the control that image_attacks.py trained, attacked, and judged by its evaluators."""
-    resolved = config.load(where / "config.yaml", [], image.SCHEMA)
-    scene, trained, judges, inputs = image.train(resolved, [where])
-    drawn = Drawn(inputs["prior"])
-    supplied = {**inputs, "generator": drawn, "conditional_generator": drawn}
+    resolved = config.load(where / "config.yaml", [], schema)
+    trained, panel, inputs = auditing.train(resolved, [where])
+    scene, drawn = inputs.data, Drawn(inputs["prior"])
+    supplied = Inputs(
+        inputs.modality, resolved, scene, inputs.fit,
+        prior=inputs["prior"], generator=drawn, conditional_generator=drawn,
+    )  # fmt: skip
     section = next(section for section in resolved["attacks"] if section["name"] == f"image/{name}")
     section = section | {"dimensions": 100} | settings
     people, out = np.arange(len(scene.names), dtype=np.int32), {}
     for one in trained:
-        attack = setup.assemble(section, resolved, one.target, one.module, supplied)
+        attack, _ = assemble(section, supplied.of(one.fitted))
         attack = with_mean(attack) if name == "ked_mi" else attack
-        scenario = Scenario(one.target, people, public=inputs.batches)
+        scenario = Scenario(one.fitted.target, people, public=inputs["batches"])
         output = run(attack, jax.random.key(seed), scenario, plan=Plan(progress=False)).output
         for kind, images in output.items() if isinstance(output, dict) else [("eigenfaces", output)]:
-            _, per_case = judge_candidates(judges, np.asarray(images), people, np.zeros(len(people), bool))
-            out[f"{one.name}--{kind}"] = per_case | {"targets": people}
+            _, per_case = judge_candidates(panel.judges, np.asarray(images), people, np.zeros(len(people), bool))
+            out[f"{one.job.name}--{kind}"] = per_case | {"targets": people}
     return out
 
 

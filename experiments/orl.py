@@ -30,12 +30,13 @@ import jax.numpy as jnp
 import numpy as np
 import record
 
-from jaxmia import Access, Outputs, Plan, Scenario, Target, config, run, zoo
+from jaxmia import Access, Outputs, Plan, Scenario, Target, config, run
 from jaxmia.attacks.image.mi_face import mi_face
-from jaxmia.audit import classifiers, folder, image
-from jaxmia.audit.judge import judge_candidates
-from jaxmia.audit.scenes import orl
+from jaxmia.audit import folder, schema
+from jaxmia.audit import run as auditing
+from jaxmia.audit.assembly import check, load
 from jaxmia.metrics.estimate import bootstrap, difference
+from jaxmia.modalities.image.judging import judge_candidates
 
 HERE = pathlib.Path(__file__).parent
 CONFIGS = HERE.parent / "configs"
@@ -46,11 +47,11 @@ KEEP = ("attack_accuracy@1", "knn_distance", "ssim", "psnr")
 def audit(name: str, seed: int, runs: pathlib.Path) -> pathlib.Path:
     """One configuration with one seed, run or found."""
     overrides = [f"seed={seed}", f"data.split_seed={seed}"]
-    resolved = config.load(CONFIGS / f"{name}.yaml", overrides, image.SCHEMA)
-    data = image.check(resolved)
+    resolved = config.load(CONFIGS / f"{name}.yaml", overrides, schema)
+    data = check(resolved)
     command = f"experiments/orl.py, {name}, seed {seed}"
     where = folder.open_run(runs / f"{name}-{seed}", resolved, command, data.contents)
-    failed = image.audit([(resolved, where)], None, data)
+    failed = auditing.audit([(resolved, where)], None, data)
     if failed:
         raise FloatingPointError(failed[where])
     return where
@@ -71,12 +72,11 @@ def cells(where: pathlib.Path) -> dict[str, dict[str, np.ndarray]]:
 
 def on_the_code(where: pathlib.Path, seed: int) -> dict[str, dict[str, np.ndarray]]:
     """MI-Face on the code of the autoencoder that the audit trained, without and with the paper's Process-DAE."""
-    resolved = config.load(where / "config.yaml", [], image.SCHEMA)
-    scene = orl(split_seed=seed)
-    section = next(s for s in resolved["targets"] if s["name"] == "autoencoder")
-    recipe, labels = zoo.autoencoder(**classifiers.keywords(section)), scene.split.train.labels
-    training = where / "training" / "autoencoder"
-    module, variables, _ = classifiers.train(recipe, scene, labels, seed, None, training, "autoencoder")
+    resolved = config.load(where / "config.yaml", [], schema)
+    scene = load(resolved)
+    trained, panel, _ = auditing.train(resolved, [where], data=scene)
+    found = next(one.fitted for one in trained if one.job.name == "autoencoder")
+    module, variables = found.module, found.target.params
 
     def show(code: Any) -> Any:
         return module.apply(variables, code[None], method="decode")[0]
@@ -93,7 +93,6 @@ def on_the_code(where: pathlib.Path, seed: int) -> dict[str, dict[str, np.ndarra
 
     target = Target(classify, variables, classes=len(scene.names))
     people = np.arange(len(scene.names), dtype=np.int32)
-    judges, _ = classifiers.evaluators(resolved, where / "training", scene)
     out = {}
     for name, each in (("mi_face_code", None), ("process_dae", process)):
         attack = mi_face(
@@ -101,7 +100,7 @@ def on_the_code(where: pathlib.Path, seed: int) -> dict[str, dict[str, np.ndarra
         )
         codes = run(attack, jax.random.key(seed), Scenario(target, people), plan=Plan(progress=False)).output
         pictures = np.asarray(jax.vmap(show)(codes))
-        _, per_case = judge_candidates(judges, pictures, people, np.zeros(len(people), bool))
+        _, per_case = judge_candidates(panel.judges, pictures, people, np.zeros(len(people), bool))
         folder.write_npz(where / f"{name}.npz", candidates=pictures)
         kept = {metric: values for metric, values in per_case.items() if metric.startswith(KEEP)}
         out[f"autoencoder--{name}"] = kept | {"targets": people}

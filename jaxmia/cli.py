@@ -169,32 +169,32 @@ def _start(options: argparse.Namespace) -> None:
     compiling.keep_compiled(cache_folder() / "compiled")
 
 
-def _load(path: Any, overrides: Sequence[str]) -> tuple[dict[str, Any], Any]:
-    """The checked configuration, and the audit of its modality."""
-    from jaxmia import audit, config
+def _load(path: Any, overrides: Sequence[str]) -> dict[str, Any]:
+    """The checked configuration."""
+    from jaxmia import config
+    from jaxmia.audit import schema
 
-    checked = config.load(path, overrides, lambda written: audit.module(written).SCHEMA)
-    return checked, audit.module(checked)
+    return config.load(path, overrides, schema)
 
 
 def _attack(options: argparse.Namespace) -> None:
-    from jaxmia.audit import folder
+    from jaxmia.audit import assembly, folder, run
 
-    checked, module = _load(options.config, options.override)
+    checked = _load(options.config, options.override)
     if "sweep" in checked:
         raise ValueError(f"{options.config}: sweep: has several cells; use `jaxmia sweep`, or drop it")
-    data = module.check(checked)  # before anything is written
-    with folder.held(options.out, options.command) as run:
-        folder.open_run(run, checked, options.command, data.contents)
+    data = assembly.check(checked)  # before anything is written
+    with folder.held(options.out, options.command) as where:
+        folder.open_run(where, checked, options.command, data.contents)
         if options.verb == "train":
-            module.train(checked, [run], None, data)
-            print(f"trained: {run / 'training'}")
+            run.train(checked, [where], None, data)
+            print(f"trained: {where / 'training'}")
             return
-        failed = module.audit([(checked, run)], None, data)
+        failed = run.audit([(checked, where)], None, data)
         if failed:
-            raise FloatingPointError(failed[run])
-        print(f"candidates and measurements: {run}")
-        options.run = run
+            raise FloatingPointError(failed[where])
+        print(f"candidates and measurements: {where}")
+        options.run = where
         if not options.process_id:  # what a report reads the first process wrote
             _report(options)
 
@@ -202,7 +202,7 @@ def _attack(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from jaxmia.audit.sweep import sweep
 
-    checked, _ = _load(options.config, options.override)
+    checked = _load(options.config, options.override)
     if "sweep" not in checked:
         raise ValueError(
             f"{options.config}: sweep: missing, so there is one cell; use `jaxmia attack`, or give a sweep"
@@ -222,6 +222,7 @@ def _show(options: argparse.Namespace) -> None:
     import pathlib
 
     from jaxmia import config, describe
+    from jaxmia.audit import schema
 
     name = options.config
     if not pathlib.Path(name).is_file() and not pathlib.Path(name).suffix:
@@ -232,8 +233,8 @@ def _show(options: argparse.Namespace) -> None:
             raise ValueError(f"--set: changes configurations, and {name} is a method; leave it out")
         print(describe.described(name))
         return
-    checked, module = _load(options.config, options.override)
-    print("---\n".join(config.dump(cell) for cell in config.expand(checked, module.SCHEMA)), end="")
+    checked = _load(options.config, options.override)
+    print("---\n".join(config.dump(cell) for cell in config.expand(checked, schema(checked))), end="")
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -243,7 +244,7 @@ def _plan(options: argparse.Namespace) -> None:
     for name, value in (("--limit", options.limit), ("--public", options.public)):
         if not value > 0:
             raise ValueError(f"{name}: {value}; legal is more than 0")
-    checked, _ = _load(options.config, options.override)
+    checked = _load(options.config, options.override)
     rows = planning.plan(
         checked, timed=options.time, limit=int(options.limit * 1e9), public=options.public, file=options.json,
         say=lambda part: print(f"compiling: {part}", file=sys.stderr, flush=True),
@@ -256,6 +257,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from jaxmia import report
     from jaxmia.audit import folder
+    from jaxmia.audit.run import evaluate
 
     run = pathlib.Path(options.run).expanduser()
     if not run.is_dir():
@@ -269,12 +271,12 @@ def _evaluate(options: argparse.Namespace) -> None:
         key = override.partition("=")[0].strip()
         if key.split(".")[0] != "evaluators":
             raise ValueError(f"{key}: cannot change for candidates that are there; legal is evaluators")
-    stored, _ = _load(run / "config.yaml", [])
+    stored = _load(run / "config.yaml", [])
     if not folder.holds(run, stored):
         raise ValueError(f"{run / 'config.yaml'}: is not what the run was made with (see config.sha256); restore it")
-    checked, module = _load(run / "config.yaml", options.override)
+    checked = _load(run / "config.yaml", options.override)
     with folder.held(run, options.command):
-        module.evaluate(checked, run)
+        evaluate(checked, run)
         folder.amend_environment(run, evaluated=options.command)
         _report(options)
 

@@ -1,7 +1,6 @@
 """What `jaxmia list` and `jaxmia show` print: known names, and what stands behind one of them."""
 
 import difflib
-import importlib
 import inspect
 import re
 import shutil
@@ -35,9 +34,9 @@ def listing(kind: str) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
 
 def _factories(kind: str) -> Iterator[tuple[str, str, Callable]]:
     """Modality, name and factory of all that a section may name."""
-    for modality in audit.MODALITIES:
-        holder = importlib.import_module(f"jaxmia.audit.{modality}").SCHEMA.get(SECTIONS[kind], {})
-        for name, factory in (holder[0] if isinstance(holder, tuple) else holder).items():
+    for modality in audit.modalities():
+        known = audit.schema({"modality": modality})
+        for name, factory in (known[SECTIONS[kind]].holder if SECTIONS[kind] in known else {}).items():
             yield modality, name, factory
 
 

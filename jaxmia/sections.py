@@ -30,12 +30,14 @@ class Section(NamedTuple):
         for what changes no result.
       trained: whether what the cells of a sweep train together depends on it; None where its role
         says so: targets and judges are trained.
+      several: whether it may be a list of sections where it has one factory; registries always may.
     """
 
     holder: Any
     default: Any = _REQUIRED
     role: Literal["target", "adversary", "judge", "speed"] = "target"
     trained: bool | None = None
+    several: bool = False
 
     @property
     def is_trained(self) -> bool:
@@ -156,7 +158,7 @@ def resolve(config: Config, schema: Schema, errors: list[str]) -> Config:
         if name not in schema:
             errors.append(f"{name}: unknown section, {_near(name, list(schema))}")
     out = {}
-    for name, (holder, default, *_) in schema.items():
+    for name, (holder, default, _, _, several) in schema.items():
         if name in config:
             value = config[name]
         elif default is not _REQUIRED:
@@ -170,7 +172,7 @@ def resolve(config: Config, schema: Schema, errors: list[str]) -> Config:
             out[name] = None
         elif _readable(holder) is not None:
             out.update(_check(_model(name, {name: (holder, ...)}), "", {name: value}, {name: (holder, ...)}, errors))
-        elif isinstance(value, list) and value and not _is_single(holder):
+        elif isinstance(value, list) and value and (several or not _is_single(holder)):
             out[name] = [_section(holder, f"{name}.{i}", item, errors) for i, item in enumerate(value)]
         else:
             out[name] = _section(holder, name, value, errors)

@@ -102,7 +102,12 @@ def build(
         alone = _one_after_another(jax.vmap(functools.partial(call, blank)), together, chunk)
         return lambda lanes, *cases: alone(*cases), shapes, program
 
-    begin, state_shapes, program = for_lanes(process.init, case_key, case)
+    try:
+        begin, state_shapes, program = for_lanes(process.init, case_key, case)
+    except (TypeError, ValueError) as error:
+        # Often the cases are of another shape than the attack wants, and JAX's words do not say so.
+        error.add_note(f"one case is {_shape_of(case)}; see the attack's docstring on what a case is")
+        raise
     programs = [program]
     info_shapes = jax.eval_shape(lambda: info(0.0))
     advance: Any = None
@@ -193,6 +198,12 @@ def build(
     return Programs(
         run_block, admit_program, read_program, example, tuple(programs), memory, ledger, fresh[largest], largest
     )
+
+
+def _shape_of(case: Any) -> str:
+    """A case in words: dtype and shape of its parts."""
+    parts = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(case)}
+    return ", ".join(f"{name} {leaf.dtype}{list(leaf.shape)}".strip() for name, leaf in parts.items())
 
 
 def _one_after_another(fn: Any, together: int, chunk: int) -> Any:

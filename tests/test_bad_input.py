@@ -20,15 +20,17 @@ import numpy as np
 import pytest
 
 from jaxmia import checkpoint, cli, config, from_function, models
-from jaxmia.audit import classifiers, folder, setup
-from jaxmia.audit.image import SCHEMA
-from jaxmia.audit.judge import Judge
-from jaxmia.audit.setup import check
+from jaxmia.audit import assembly, folder, modalities, schema
+from jaxmia.audit.assembly import check
+from jaxmia.audit.modality import Fitted, Panel
+from jaxmia.audit.run import _check_roles
+from jaxmia.audit.targets import Job, Trained
 from jaxmia.core import Attack, Process, Scenario, info
 from jaxmia.data import identity_manifest
 from jaxmia.data.fetch import read_member
 from jaxmia.engine import Plan, fit, run, solve
 from jaxmia.metrics.estimate import bootstrap
+from jaxmia.modalities.image.judging import Judge
 from jaxmia.oracle import Access, ThreatModelError
 from jaxmia.target import from_linen
 from tests.tiny import write_config, write_people
@@ -60,7 +62,7 @@ def refused(capsys, *words):
         ("attacks.0.alfa=3", "attacks.0.alfa: unknown key, did you mean alpha"),
         ("seed=often", "seed: 'often'; legal is a whole number"),
         ("targets.rate=.nan", "targets.rate: nan; legal is a number"),
-        ("modality=video", "modality: 'video'; legal is one of image"),
+        ("modality=video", f"modality: 'video'; legal is one of {', '.join(sorted(modalities()))}"),
         ("attacks=image/mi_fase", "attacks.name: there is no 'image/mi_fase', did you mean image/mi_face"),
         ("plan.mapper=vmap", "plan.mapper: 'vmap'; legal is one of 'shard_map', 'pmap'"),
         ("plan.chunk=0", "plan.chunk: 0; legal is 1 or more"),
@@ -68,7 +70,11 @@ def refused(capsys, *words):
         ("seed=-1", "seed: -1; legal is 0 or more"),
         ("candidates=0", "candidates: 0; legal is 1 or more"),
         ("controls=[mlp]", "controls: mlp: not among the targets; legal is softmax"),
-        ("attacks=text/secret_sharer", "attacks: text/secret_sharer is for text; legal are attacks on images"),
+        (
+            "controls=[softmax-unseen]",
+            "softmax-unseen: not among the targets; legal is softmax, or NAME-untrained, or NAM",
+        ),
+        ("attacks=text/secret_sharer", "attacks: text/secret_sharer is for text; legal are attacks on image"),
         ("data.root=/nowhere", "data.root: '/nowhere' is no folder"),
         ("data.private=1", "data.private: 1; legal is 2 to 4"),
         ("data.private=5", "data.private: 5; legal is 2 to 4"),
@@ -98,24 +104,32 @@ def test_a_run_is_refused_before_anything_is_trained(configured, override, messa
 
 
 @pytest.mark.parametrize(
-    ("override", "message"),
+    ("overrides", "message"),
     [
         (
             "attacks.weighting=equal",
             "attacks (tabular/attribute_inversion): weighting: 'equal'; legal is confusion, none",
         ),
-        ("attacks=image/gmi", "attacks: image/gmi is for image; legal are attacks on records"),
+        ("attacks=image/gmi", "attacks: image/gmi is for image; legal are attacks on tabular"),
         ("targets.width=0", "targets (mlp): width: 0; legal is 1 or more"),
         ("controls=[softmax]", "controls: softmax: not among the targets; legal is mlp"),
+        (
+            "targets=[mlp,decision_tree] controls=[decision_tree-untrained]",
+            "control untrained: is for networks, and this",
+        ),
+        (
+            "targets=decision_tree defenses=rounding",
+            "defenses (rounding): defense rounding: is for networks, and this targ",
+        ),
         ("evaluators=wide_mlp", "evaluators: unknown section"),
         ("data.members=1", "data.members: 1; among the training records the wanted attribute is"),
         ("data.public=1", "data.public: 1; among the public records the wanted attribute is"),
     ],
 )
-def test_a_run_on_records_is_refused_likewise(override, message, tmp_path, capsys):
+def test_a_run_on_records_is_refused_likewise(overrides, message, tmp_path, capsys):
     text = "{modality: tabular, data: {name: fair, members: 150, public: 300}, targets: {name: mlp}, "
     (tmp_path / "run.yaml").write_text(text + "attacks: {name: tabular/attribute_inversion}}\n")
-    words = ["attack", tmp_path / "run.yaml", "--out", tmp_path / "run", "--set", override]
+    words = ["attack", tmp_path / "run.yaml", "--out", tmp_path / "run", "--set", *overrides.split()]
     assert message in refused(capsys, *words)
     assert not (tmp_path / "run" / "training").exists()
 
@@ -179,7 +193,7 @@ def test_a_fault_of_jaxmia_is_one_sentence_that_says_so(where, configured, tmp_p
     def faulty(*_):
         raise KeyError("penultimate")
 
-    monkeypatch.setattr(setup, "assemble", faulty)
+    monkeypatch.setattr(assembly, "assemble", faulty)
     words = ["attack", str(configured), "--out", str(tmp_path / "run")]
     if where:
         for placed in ([*where, *words], [*words, *where]):
@@ -228,7 +242,7 @@ def test_what_is_no_run_folder_is_said(configured, tmp_path, capsys):
 
 
 def test_a_run_folder_that_lost_its_configuration_is_no_sweep(configured, tmp_path, capsys):
-    checked = config.load(configured, (), SCHEMA)
+    checked = config.load(configured, (), schema)
     where = folder.open_run(tmp_path / "run", checked, "jaxmia attack run.yaml", {})
     folder.write_json(where / "targets.json", [])
     (where / "cells").mkdir()
@@ -278,7 +292,7 @@ def test_a_truncated_picture_is_named_before_anything_is_trained(configured, tmp
 
 
 def test_a_run_folder_of_another_configuration_is_left_alone(configured, tmp_path, capsys):
-    other = config.load(configured, ["seed=7"], SCHEMA)
+    other = config.load(configured, ["seed=7"], schema)
     where = folder.open_run(tmp_path / "run", other, "jaxmia attack other.yaml", check(other).contents)
     (where / "cells").mkdir()
     before = {file: file.read_bytes() for file in where.rglob("*") if file.is_file()}
@@ -291,7 +305,7 @@ def test_a_run_folder_of_another_configuration_is_left_alone(configured, tmp_pat
 
 
 def test_a_run_without_candidates_is_not_evaluated(configured, tmp_path, capsys):
-    checked = config.load(configured, (), SCHEMA)
+    checked = config.load(configured, (), schema)
     where = folder.open_run(tmp_path / "run", checked, "", check(checked).contents)
     assert "has no finished cell to evaluate; run `jaxmia attack` first" in refused(capsys, "evaluate", where)
     assert not (where / "training").exists()
@@ -467,7 +481,7 @@ def test_labels_in_every_legal_form_are_the_same_cases():
 
 
 def test_cases_that_are_no_classes_may_be_any_number():
-    attack = Attack(lambda fitted: same(), observes="index of an image of the client")
+    attack = Attack(lambda fitted: same(), observes="client_index")
     assert run(attack, KEY, Scenario(softmax(), np.arange(9)), plan=QUIET).output.tolist() == list(range(9))
 
 
@@ -499,12 +513,12 @@ def test_a_host_callable_that_answers_another_shape():
 def test_an_evaluator_that_is_a_target():
     module = models.SoftmaxRegression(4)
     target = from_linen(module, module.init(KEY, jnp.zeros((1, 4))), classes=4)
-    one = classifiers.Trained("softmax", target, None, {}, False)
+    one = Trained(Job("softmax", {"name": "softmax"}, None, ""), Fitted(target, module), {})
     accuracy = bootstrap(np.ones(4), np.arange(4))
     judge = Judge("twin", target.digest, np.asarray, np.asarray, np.zeros((4, 4)), np.arange(4), accuracy)
     with pytest.raises(ValueError, match="evaluators: twin has the parameters of target softmax .* another network"):
-        classifiers.check_roles([one], [judge])
-    classifiers.check_roles([one], [judge._replace(digest="0" * 64)])
+        _check_roles([one], Panel([judge]))
+    _check_roles([one], Panel([judge._replace(digest="0" * 64)]))
 
 
 def files(where):

@@ -17,12 +17,14 @@ import pytest
 import yaml
 
 import jaxmia
-from jaxmia import attacks, checkpoint, cli, config, defenses, describe, progress, zoo
-from jaxmia.audit import attacking, classifiers, image, roles
-from jaxmia.audit.judge import Judge
-from jaxmia.audit.scenes import DATA
+from jaxmia import attacks, checkpoint, cli, config, defenses, describe, progress
+from jaxmia.audit import assembly, cells, roles, schema
+from jaxmia.audit.modality import Training
 from jaxmia.data import faces
 from jaxmia.metrics.estimate import bootstrap
+from jaxmia.modalities.image import targets, zoo
+from jaxmia.modalities.image.data import DATA
+from jaxmia.modalities.image.judging import Judge
 from tests.tiny import write_config
 
 HEAVY = {"jax", "jaxlib", "flax", "numpy", "matplotlib", "orbax", "yaml", "pydantic", "rich", "optax", "scipy"}
@@ -80,15 +82,15 @@ def test_a_run_folder_holds_everything(audited):
     assert yaml.safe_load((run / "config.yaml").read_text())["attacks"][0]["beta"] == 100
     environment = json.loads((run / "environment.json").read_text())
     assert environment["command"] == f"jaxmia attack {path} --out {run}" and "jax" in environment
-    cells = {cell.name: json.loads((cell / "cell.json").read_text()) for cell in (run / "cells").iterdir()}
-    assert cells.keys() == {"softmax--mi_face", "softmax-shuffled--mi_face", "baseline--nearest_public"}
-    attacked = cells["softmax--mi_face"]
+    found = {cell.name: json.loads((cell / "cell.json").read_text()) for cell in (run / "cells").iterdir()}
+    assert found.keys() == {"softmax--mi_face", "softmax-shuffled--mi_face", "baseline--nearest_public"}
+    attacked = found["softmax--mi_face"]
     assert attacked["n"] == 6 and attacked["metrics"]["attack_accuracy@1 [wide_mlp]"]["n"] == 6
     with np.load(run / "cells" / "softmax--mi_face" / "candidates.npz", allow_pickle=False) as arrays:
         assert arrays["candidates"].shape == (6, 12, 12, 3)
         assert arrays["targets"].tolist() == [0, 1, 2, 0, 1, 2] and arrays["case_ids"].tolist() == list(range(6))
     rows = list(csv.DictReader((run / "results.csv").open()))
-    assert {row["cell"] for row in rows} == cells.keys() and {row["state"] for row in rows} == {"finished"}
+    assert {row["cell"] for row in rows} == found.keys() and {row["state"] for row in rows} == {"finished"}
     assert "MI-Face" in (run / "report.html").read_text()
 
 
@@ -97,7 +99,7 @@ def test_without_npm_the_trained_evaluators_judge_alone_and_it_is_said(audited, 
     assert cli.main(["attack", str(path), "--out", str(run)]) == 0
     note = json.loads((run / "environment.json").read_text())["note"]
     assert note.startswith("the face embedding could not be had") and "npm is not on PATH" in note
-    assert f"jaxmia evaluate {run}" in note
+    assert "once it can be had, `jaxmia evaluate` of the run folder judges by it too" in note
     assert capsys.readouterr().err.count(note) == 1
     assert "could not be had" in (run / "report.html").read_text()
     assert [one["name"] for one in json.loads((run / "evaluators.json").read_text())] == ["wide_mlp"]
@@ -110,9 +112,11 @@ def test_a_defense_that_accounts_for_poisson_sampling_gets_it(audited):
     def first(process, key, batches, **_):
         return batches(0), None
 
-    for defense, names in ((None, {"x", "y"}), ({"name": "dp_sgd"}, {"x", "y", "mask"})):
-        _, batch, _ = classifiers.train(recipe, scene, labels, 0, defense, audited[1] / "none", "", fit=first)
-        assert batch.keys() == names
+    guarded = {"name": "dp_sgd", "noise_multiplier": 1.0}
+    for defense, names in ((None, {"x", "y"}), (guarded, {"x", "y", "mask"})):
+        how = Training(first, audited[1] / "none", 0, "", defense)
+        _, batch, _, spent = targets.classifier(recipe, scene, labels, how)
+        assert batch.keys() == names and spent.startswith("epsilon ") == (defense is not None)
     assert len(batch["mask"]) > 6 and batch["mask"].sum() < len(batch["mask"])
 
 
@@ -120,7 +124,7 @@ def test_a_finished_run_is_not_run_again(audited, monkeypatch):
     path, run = audited
     before = mtimes(run / "training", run / "cells")
     assert len(before) > 20
-    monkeypatch.setattr(attacking, "run", lambda *_, **__: pytest.fail("attacked again"))
+    monkeypatch.setattr(cells, "run", lambda *_, **__: pytest.fail("attacked again"))
     assert cli.main(["attack", str(path), "--out", str(run)]) == 0
     assert mtimes(run / "training", run / "cells") == before
 
@@ -130,7 +134,7 @@ def test_an_unfinished_cell_is_judged_again_from_its_candidates(audited, monkeyp
     cell = run / "cells" / "softmax--mi_face"
     record = (cell / "cell.json").read_text()
     (cell / "done.json").unlink()
-    monkeypatch.setattr(attacking, "run", lambda *_, **__: pytest.fail("attacked again"))
+    monkeypatch.setattr(cells, "run", lambda *_, **__: pytest.fail("attacked again"))
     assert cli.main(["attack", str(path), "--out", str(run)]) == 0
     assert (cell / "done.json").exists() and (cell / "cell.json").read_text() == record
 
@@ -159,7 +163,7 @@ def test_an_evaluator_that_can_be_had_later_judges_what_is_finished(audited, mon
         return Judge("face_embedding", "0" * 64, features, lambda f: f @ means.T, private, train.labels, right)
 
     monkeypatch.setattr(faces, "load_weights", dict)
-    monkeypatch.setattr(classifiers, "embedding_judge", judge)
+    monkeypatch.setattr(targets, "embedding_judge", judge)
     assert cli.main(["attack", str(path), "--out", str(run)]) == 0
     for record in (run / "cells").glob("*/cell.json"):
         assert "knn_distance [face_embedding]" in json.loads(record.read_text())["metrics"]
@@ -195,9 +199,9 @@ def test_a_sweep_is_one_folder_per_cell_and_one_table(nowhere, tmp_path, capsys,
     path, out = write_config(tmp_path), tmp_path / "sweep"
     command = ["sweep", str(path), "--out", str(out), "--set", "candidates=1", "--set", "sweep.attacks.0.alpha=[5, 9]"]
     assert cli.main(command) == 0
-    cells = config.expand(config.load(path, command[5::2], image.SCHEMA), image.SCHEMA)
-    names = [roles.run_digest(cell)[:12] for cell in cells]
-    assert [cell["attacks"][0]["alpha"] for cell in cells] == [5, 9]
+    expanded = config.expand(config.load(path, command[5::2], schema), schema({"modality": "image"}))
+    names = [roles.run_digest(cell)[:12] for cell in expanded]
+    assert [cell["attacks"][0]["alpha"] for cell in expanded] == [5, 9]
     assert sorted([*names, "training"]) == sorted(item.name for item in out.iterdir() if item.is_dir())
     assert len(list((out / "training").iterdir())) == 1, "trained once for both"
     told = capsys.readouterr().err
@@ -209,7 +213,7 @@ def test_a_sweep_is_one_folder_per_cell_and_one_table(nowhere, tmp_path, capsys,
     assert [{k: v for k, v in row.items() if k in single[0]} for row in rows if row["run"] == names[0]] == single
 
     before, table = mtimes(*(out / name for name in names)), (out / "results.csv").read_bytes()
-    monkeypatch.setattr(image, "check", lambda *_: pytest.fail("checked again"))
+    monkeypatch.setattr(assembly, "check", lambda *_: pytest.fail("checked again"))
     assert cli.main(command) == 0
     assert mtimes(*(out / name for name in names)) == before and (out / "results.csv").read_bytes() == table
     assert capsys.readouterr().err.count("found finished") == 2
@@ -227,8 +231,8 @@ def test_show_prints_what_would_run(tmp_path, capsys):
     path = write_config(tmp_path)
     assert cli.main(["show", str(path), "--set", "seed=3"]) == 0
     (tmp_path / "shown.yaml").write_text(capsys.readouterr().out)
-    shown = config.load(tmp_path / "shown.yaml", (), image.SCHEMA)
-    assert shown == config.load(path, ["seed=3"], image.SCHEMA) and shown["attacks"][0]["gamma"] == 0.99
+    shown = config.load(tmp_path / "shown.yaml", (), schema)
+    assert shown == config.load(path, ["seed=3"], schema) and shown["attacks"][0]["gamma"] == 0.99
     assert cli.main(["show", str(path), "--set", "sweep.seed=[4, 5]"]) == 0
     assert [cell["seed"] for cell in yaml.safe_load_all(capsys.readouterr().out)] == [4, 5]
 

@@ -263,3 +263,11 @@ def test_lean_cases_go_in_larger_chunks(monkeypatch):
     monkeypatch.setattr(engine, "LEAN", 0)
     solve(walk(), KEY, cases, steps=1, plan=Plan(devices=tuple(jax.devices()[:1])))
     assert chunks == [200, 600, 200]
+
+
+def test_cases_of_another_shape_are_named():
+    """JAX speaks of the operation that fails; what a case was is in a note."""
+    attack = Process(lambda key, label: jax.nn.one_hot(label, 3).reshape(3), walk().step, lambda state: state, 0)
+    with pytest.raises(TypeError) as caught:
+        solve(attack, KEY, np.zeros((4, 2), np.int32), plan=ONE)
+    assert "one case is int32[2]; see the attack's docstring" in "".join(caught.value.__notes__)

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -25,18 +26,21 @@ MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core compi
 MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery packages oracle objectives priors recipes models")
 ENGINE = "core queries cases compiling identity engine fitting journal plan slots parallel checkpoint progress"
 MAY |= dict.fromkeys(ENGINE.split()[2:], ENGINE)
-ANY = "config", "sections", "audit", "zoo", "describe", "cli", "testing"  # experiments import what they like
+ANY = "config", "sections", "audit", "modalities", "describe", "cli", "testing"  # experiments import what they like
 MAY |= dict.fromkeys(ANY)
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WRONG = """core: import jaxmia.oracle; models: import jaxmia; priors: from . import pixels; slots: from jaxmia import data
 attacks: from jaxmia.target import Target; attacks: from jaxmia import target; attacks: import jaxmia.attacks.image.gmi
-report: import jax.numpy; audit: from orbax.checkpoint import v1; recipes: from jaxmia.target import from_linen"""
+report: import jax.numpy; audit: from orbax.checkpoint import v1; recipes: from jaxmia.target import from_linen
+audit: from jaxmia.modalities.image import MODALITY; audit: from jaxmia import modalities; report: import jaxmia.audit"""
 
 
 def may(layer, name):
     root, module = (name.split(".") + [""])[:2]
     if root == "jaxmia" and (known := MAY[layer]) is not None:
         return module in known.split()
+    if root == "jaxmia" and module == "modalities":
+        return layer != "audit"  # which finds them by name
     if root == "orbax":
         return layer == "checkpoint"
     return root != "" and not (layer == "report" and root in JAX)  # relative imports are not resolved, so refused
@@ -56,6 +60,27 @@ def test_layers():
     assert set(layers.values()) == set(MAY), "a new module needs a layer above"
     assert "utils.py" not in {path.name for path in layers}, "name the topic"
     assert not {path: found for path, layer in layers.items() if (found := violations(layer, path.read_text("utf-8")))}
+
+
+def sources(folder):
+    return {path: path.read_text("utf-8") for path in sorted((PACKAGE / folder).rglob("*.py"))}
+
+
+def test_the_audit_finds_modalities_by_name_in_one_place():
+    found = [
+        path.relative_to(PACKAGE).as_posix()
+        for path, source in sources("audit").items()
+        if "import_module" in source or "jaxmia.modalities" in source
+    ]
+    assert found == ["audit/__init__.py"]
+
+
+@pytest.mark.parametrize("folder", ["audit", "report"])
+def test_nothing_that_serves_every_modality_asks_which_one_it_is(folder):
+    """What is true of one alone is said in its own folder."""
+    asking = re.compile(r"""modality\S* (==|!=|in) ["'(\[{]""")
+    assert not [path.name for path, source in sources(folder).items() if asking.search(source)]
+    assert folder == "audit" or not [path for path, source in sources(folder).items() if "modality ==" in source]
 
 
 @pytest.mark.parametrize("wrong", WRONG.replace("\n", "; ").split("; "))

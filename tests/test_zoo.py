@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmia import Plan, fit, zoo
+from jaxmia import Plan, fit
 from jaxmia.core import Defense
 from jaxmia.data.batches import minibatches
+from jaxmia.modalities.image import zoo
 from jaxmia.models import DenoisingAutoencoderClassifier
 from jaxmia.train import denoising, predict, supervised
 

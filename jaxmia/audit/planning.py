@@ -17,24 +17,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from jaxmia import attacks, zoo
+from jaxmia import attacks
 from jaxmia import config as configuration
-from jaxmia.audit import classifiers, setup, tabular
-from jaxmia.audit.classifiers import keywords
+from jaxmia.audit import modality_of, schema, targets
+from jaxmia.audit import plan as speed
+from jaxmia.audit.assembly import assemble, family, load, untrained
 from jaxmia.audit.inputs import Inputs
-from jaxmia.audit.record_classifiers import TARGETS as RECORD_TARGETS
-from jaxmia.audit.record_classifiers import one_hot
-from jaxmia.audit.roles import listed, named
-from jaxmia.audit.scenes import MADE_UP, Scene
-from jaxmia.audit.surveys import Survey
+from jaxmia.audit.modality import Fitted, MadeUp, Training
+from jaxmia.audit.roles import keywords, listed, named
+from jaxmia.audit.targets import Job
 from jaxmia.checkpoint import write_atomically
 from jaxmia.compiling import compiler_options
 from jaxmia.core import Cases, Process
-from jaxmia.data import minibatches
-from jaxmia.data.splits import Split
-from jaxmia.data.types import Images
 from jaxmia.engine import Plan
 from jaxmia.fitting import prepare
 from jaxmia.oracle import Access
@@ -42,13 +37,10 @@ from jaxmia.parallel import Program, Spread
 from jaxmia.plan import fitting_chunk
 from jaxmia.sections import within
 from jaxmia.slots import build
-from jaxmia.target import Target, from_callable, from_linen
-from jaxmia.train import supervised
 
 __all__ = ["COLUMNS", "Row", "plan", "table"]
 
 LIMIT = 80_000_000_000
-PRIVATE = 1024  # private pictures, at least: programs see minibatches of them alone, and the host makes floats of all
 PUBLIC = 70_000  # public pictures, where the configuration does not say: all that FFHQ has
 
 
@@ -104,8 +96,7 @@ def plan(
     known = _Known(None if file is None else pathlib.Path(file), timed, limit)
     with contextlib.nullcontext() if timed else _in_haste():
         for cell in _cells(checked):
-            works = _records(cell, timed) if cell.get("modality") == "tabular" else _images(cell, timed, limit, public)
-            for part, settings, work in works:
+            for part, settings, work in _parts(cell, timed, limit, public):
                 known.do(part, settings, work, say)
     return list(dict.fromkeys(known.rows))
 
@@ -170,200 +161,90 @@ def _in_haste() -> Iterator[None]:
 
 
 def _cells(checked: dict[str, Any]) -> list[dict[str, Any]]:
-    from jaxmia import audit
-
-    module = audit.module(checked)
     seen = {}
-    for cell in configuration.expand(checked, module.SCHEMA):
+    for cell in configuration.expand(checked, schema(checked)):
         data = {key: value for key, value in cell["data"].items() if key != "split_seed"}
-        same = configuration.digest({**module.family(cell), "seed": 0, "data": data})
+        same = configuration.digest({**family(cell), "seed": 0, "data": data})
         seen.setdefault(same, cell)
     return list(seen.values())
 
 
-# --- images
-
-
-def _scene(config: dict[str, Any], public: int) -> Scene:
-    """Zeros in the shapes of the data of a configuration; of one number for all, so that they take no room."""
-    data = config["data"]
-    if data["name"] == "orl":
-        shape, classes, train, public = (data["height"], data["width"], 1), 20, 140, 200
-    elif data["name"] == "mnist":
-        most = data["per_class"] or 6000
-        shape, classes, train, public = (data["size"], data["size"], 1), 5, PRIVATE, 5 * min(most, 6100)
-    else:
-        sides = data["size"] if isinstance(data["size"], tuple | list) else (data["size"],) * 2
-        shape, classes = (*sides, data.get("channels", 3)), data["private"]
-        train = max(PRIVATE, classes)
-        public = data["public_most"] or public
-
-    def images(n: int, names: int) -> Images:
-        return Images(np.broadcast_to(np.uint8(0), (n, *shape)), np.arange(n) % names, tuple(map(str, range(names))))
-
-    private = images(train, classes)
-    parts = Split(private, images(classes, classes), images(classes, classes), images(public, 1))
-    return Scene("made up", parts, private.names, False, dict.fromkeys(parts._fields, "made up"))
-
-
-def _images(config: dict[str, Any], timed: bool, limit: int, public: int) -> Iterator[tuple[str, Any, Callable]]:
-    """Every part of an image audit: name, what its programs depend on, and what compiles it."""
-    config, scene = {**config, "controls": ()}, _scene(config, public)
-    common = {name: config[name] for name in ("data", "plan", "public_batch")}
-    few = scene._replace(split=scene.split._replace(public=_first(scene.split.public, 512)))
+def _parts(config: dict[str, Any], timed: bool, limit: int, public: int) -> Iterator[tuple[str, Any, Callable]]:
+    """Every part of an audit: name, what its programs depend on, and what compiles it."""
+    modality, config = modality_of(config), {**config, "controls": ()}
+    config, data, given = modality.made_up(config, public) if modality.made_up else MadeUp(config, load(config))
+    common = {name: config[name] for name in ("modality", "data", "plan")}
     measure = _Trainings(timed)
 
-    def classifier(section: dict[str, Any], recipes: Any, defended: Any, fit: Callable) -> tuple[Any, Any]:
+    def fitted(job: Job, fit: Callable) -> Fitted:
         # Weights are made up, so that none are read: as if each began at random.
-        settings = {name: value for name, value in keywords(section).items() if name not in ("weights", "frozen")}
-        labels, nowhere = scene.split.train.labels, pathlib.Path()
-        return classifiers.train(
-            recipes[section["name"]](**settings), scene, labels, config["seed"], defended, nowhere, "", fit=fit
-        )[:2]
+        settings = {name: value for name, value in keywords(job.section).items() if name not in ("weights", "frozen")}
+        how = Training(fit, pathlib.Path(), config["seed"], "", job.defense, real=False)
+        return modality.fit(modality.targets[job.section["name"]](**settings), data, how)
 
-    def training(section: Any, recipes: Any, defended: Any) -> Callable[[], list[Row]]:
-        def work() -> list[Row]:
-            classifier(section, recipes, defended, measure.fit)
+    jobs = targets.jobs(config, modality.controls)
+    for job in jobs:
+
+        def training(job: Job = job) -> list[Row]:
+            fitted(job, measure.fit)
             return measure.take()
 
-        return work
-
-    jobs = classifiers.jobs(config)
-    for job in jobs:
         with within(f"targets ({job.name})"):
             settings = {**common, "target": job.section, "defense": job.defense}
-            yield from _named(f"target {job.name}", settings, training(job.section, zoo.TARGETS, job.defense))
-    for name, section in named(listed(config["evaluators"])):
-        with within(f"evaluators ({name})"):
-            settings = {**common, "evaluator": section}
-            yield from _named(f"evaluator {name}", settings, training(section, zoo.EVALUATORS, None))
-
-    made_up, prior_name = {**config}, (config["prior"] or {}).get("name")
-    if prior_name == "stylegan2":
-        made_up["prior"] = {**config["prior"], "weights": MADE_UP}
-
-    def prior() -> list[Row]:
-        fit = lambda process, batches, name: measure.fit(process, jax.random.key(0), batches)[0]  # noqa: E731
-        Inputs(made_up, few, fit)["prior"]
-        return measure.take()
-
-    if prior_name == "wgan":
-        yield from _named("prior", {**common, "prior": config["prior"]}, prior)
-
+            yield from _named(f"target {job.name}", settings, training)
     blank = lambda process, batches, name: _blank(process, jax.random.key(0), batches)  # noqa: E731
-    # A gallery is not there until it is touched.
-    supplied = Inputs(made_up, few, blank, gallery=np.zeros(scene.split.public.images.shape, np.float32))
-    everything = {
-        name: config[name] for name in ("prior", "decoder", "networks", "split", "candidates", "attacked_classes")
-    }
+    supplied = Inputs(modality, config, data, blank, **given)
+    for name, (section, work) in modality.others(supplied).items():
+
+        def other(work: Callable[[Any], Any] = work) -> list[Row]:
+            work(measure.fit)
+            return measure.take()
+
+        with within(name):
+            yield from _named(name, {**common, "section": section}, other)
+    everything = {name: value for name, value in config.items() if name in modality.sections and name != "evaluators"}
     for job in jobs:
-        target: list[Any] = []
+        known: list[Inputs] = []
         for name, section in named(listed(config["attacks"])):
 
-            def attack(job: Any = job, section: Any = section, name: str = name, target: list = target) -> list[Row]:
-                if not target:
+            def attack(job: Job = job, section: Any = section, known: list = known) -> list[Row]:
+                if not known:
                     quiet = lambda process, key, batches, **where: (_blank(process, key, batches), None)  # noqa: E731
-                    module, variables = classifier(job.section, zoo.TARGETS, job.defense, quiet)
-                    target.extend([from_linen(module, variables, classes=len(scene.names)), module])
-                return _attack(config, section, few, target[0], target[1], supplied, measure, limit, timed)
+                    known.append(supplied.of(fitted(job, quiet)))
+                return _attack(section, known[0], measure, limit, timed)
 
             settings = {**common, **everything, "target": job.section, "defense": job.defense, "attack": section}
             with within(f"attacks ({name})"):
                 yield from _named(f"{name} on {job.name}", settings, attack)
 
 
-def _first(images: Images, n: int) -> Images:
-    return Images(images.images[:n], images.labels[:n], images.names)
-
-
 def _named(part: str, settings: Any, work: Callable[[], list[Row]]) -> Iterator[tuple[str, Any, Callable]]:
     yield part, settings, lambda: [row._replace(part=part) for row in work()]
 
 
-def _attack(
-    config: dict[str, Any],
-    section: dict[str, Any],
-    scene: Scene,
-    target: Target,
-    module: Any,
-    supplied: Inputs,
-    measure: "_Trainings",
-    limit: int,
-    timed: bool,
-) -> list[Row]:
+def _attack(section: dict[str, Any], inputs: Inputs, measure: "_Trainings", limit: int, timed: bool) -> list[Row]:
     """The programs of an attack: of its stages, then of its cases."""
-    attack, fitted = setup.assemble(section, config, target, module, supplied), ()
-    batches, rows, run = supplied.batches, [], setup.plan(**config["plan"])
+    (attack, _), fitted = assemble(section, inputs), ()
+    batches: Any = inputs.get("batches")
+    rows, run = [], speed(**inputs.config["plan"])
     for number, stage in enumerate(attack.train, start=1):
         trained = stage(fitted)
         if isinstance(trained, Cases):
-            one, n = jax.tree.map(lambda leaf: leaf[:1], trained.cases), len(jax.tree.leaves(trained.cases)[0])
-            found = _solved(trained.process, one, n, run, limit, timed)
+            first, n = jax.tree.map(lambda leaf: leaf[:1], trained.cases), len(jax.tree.leaves(trained.cases)[0])
+            found = _solved(trained.process, first, n, run, limit, timed)
         else:
             measure.fit(trained, jax.random.key(0), batches)
             found = measure.take()
-        fitted += (setup.untrained(trained, batches),)
+        fitted += (untrained(trained, batches),)
         rows += [row._replace(program=f"stage {number} {row.program}") for row in found]
-    observes, shape = attacks.get(section["name"]).card.observes, scene.split.public.images.shape[1:]
-    classes = len(setup.attacked(config, scene))
-    cases: Any = np.zeros(1, np.int32)
-    n = classes * config["candidates"]
-    if observes == "labels":
-        cases, n = np.zeros((1, classes), np.int32), config["candidates"]
-    elif observes == "masked images":
-        cases = np.zeros((1, *shape), np.float32)
-    elif observes != "label":
-        view = setup.shown(observes, target, config["split"]).view(Access.SCORES)
-        served = jax.eval_shape(view.answer, jax.random.key(0), jnp.zeros(shape))
+    card = attacks.get(section["name"]).card
+    seen = inputs.modality.observe[card.observes](inputs)
+    n, cases = len(jax.tree.leaves(seen.cases)[0]), jax.tree.map(lambda leaf: leaf[:1], seen.cases)
+    if seen.served:
+        view = inputs.modality.shown(inputs.fitted.target, card, inputs.config).view(Access.SCORES)
+        served = jax.eval_shape(view.answer, jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], cases))
         cases = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), served)
     return rows + _solved(attack.solve(fitted), cases, n, run, limit, timed)
-
-
-# --- records
-
-
-def _records(config: dict[str, Any], timed: bool) -> Iterator[tuple[str, Any, Callable]]:
-    """Every part of an audit of record classifiers."""
-    name, sizes = config["data"]["name"], keywords(config["data"])
-    columns, classes, sensitive, unknown = {
-        "fair": ((6, 7, 6, 4, 6, 6, 6, 2), 5, 7, ()),
-        "adult": ((6, 9, 16, 2, 15, 6, 5, 2, 4, 4, 7, 42), 2, 3, (5,)),
-    }[name]
-    n = 2 * sizes["members"] + sizes["public"]
-    codes = np.zeros((n, len(columns)), np.int32)
-    survey = Survey(
-        name, codes, np.zeros(n, np.int32), columns, classes, sensitive, unknown, sizes["members"], sizes["public"]
-    )
-    measure, members = _Trainings(timed), survey.members
-    for label, section in named(listed(config["targets"])):
-        if section["name"] == "decision_tree":  # on the host
-            even = lambda x: np.full((len(x), classes), 1 / classes, np.float32)  # noqa: E731
-            target, encoding = from_callable(even, classes=classes), "codes"
-        else:
-            make, steps, rate = RECORD_TARGETS[section["name"]](**keywords(section))
-            module = make(classes)
-            process = supervised(module, optax.adam(rate), steps=steps)
-            arrays = {"x": one_hot(codes[:members], columns), "y": np.zeros(members, np.int32)}
-            batches = minibatches(arrays, min(128, members), 0)
-
-            def training(process: Process = process, batches: Any = batches) -> list[Row]:
-                measure.fit(process, jax.random.key(0), batches)
-                return measure.take()
-
-            yield from _named(f"target {label}", {"data": config["data"], "target": section}, training)
-            variables = _blank(process, jax.random.key(0), batches)
-            target, encoding = from_linen(module, variables, classes=classes), "one_hot"
-        for attack_name, attacked in named(listed(config["attacks"])):
-
-            def attack(attacked: Any = attacked, target: Target = target, encoding: str = encoding) -> list[Row]:
-                method, _, _ = tabular._assemble(
-                    survey, attacked, target, encoding, lambda j: np.ones(columns[j]), np.ones((classes, classes))
-                )
-                cases = {"record": np.zeros((1, len(columns)), np.int32), "label": np.zeros(1, np.int32)}
-                return _solved(method.solve(()), cases, 2 * members, Plan(), LIMIT, timed)
-
-            settings = {"data": config["data"], "target": section, "attack": attacked}
-            yield from _named(f"{attack_name} on {label}", settings, attack)
 
 
 # --- programs

@@ -6,45 +6,50 @@ of `GROWING` may get longer, since what is there stays as it is.
 
 from typing import Any
 
-from jaxmia import audit
+from jaxmia.audit import schema
 from jaxmia.config import digest
-from jaxmia.sections import Schema
 
-__all__ = ["GROWING", "decisions", "differing", "listed", "named", "run_digest", "trained", "training"]
+__all__ = [
+    "GROWING",
+    "decisions",
+    "differing",
+    "keywords",
+    "listed",
+    "named",
+    "run_digest",
+    "trained",
+    "training",
+]
 
 GROWING = ("targets", "defenses", "controls", "attacks")
 """Sections that are lists of what is made one by one."""
 
 
-def _schema(config: dict[str, Any]) -> Schema:
-    return audit.module(config).SCHEMA
-
-
 def run_digest(config: dict[str, Any]) -> str:
     """sha256 (64 hex digits) of a configuration without what changes the speed alone."""
-    schema = _schema(config)
-    return digest({name: value for name, value in config.items() if schema[name].role != "speed"})
+    known = schema(config)
+    return digest({name: value for name, value in config.items() if known[name].role != "speed"})
 
 
 def training(config: dict[str, Any]) -> str:
     """sha256 of what decides which targets are trained; runs that agree in it may share their training."""
-    schema = _schema(config)
-    chosen = {name: value for name, value in config.items() if schema[name].role == "target"}
-    return digest({name: value for name, value in chosen.items() if schema[name].is_trained})
+    known = schema(config)
+    chosen = {name: value for name, value in config.items() if known[name].role == "target"}
+    return digest({name: value for name, value in chosen.items() if known[name].is_trained})
 
 
 def trained(config: dict[str, Any]) -> str:
     """sha256 of what decides all that a run trains before it attacks: targets, evaluators and prior."""
-    schema = _schema(config)
-    return digest({name: value for name, value in config.items() if schema[name].is_trained})
+    known = schema(config)
+    return digest({name: value for name, value in config.items() if known[name].is_trained})
 
 
 def decisions(config: dict[str, Any]) -> dict[str, Any]:
     """What decides the results of a run, as sha256 by section; of a section that may grow by name."""
     found: dict[str, Any] = {}
-    schema = _schema(config)
+    known = schema(config)
     for section, value in config.items():
-        if schema[section].role in ("judge", "speed"):
+        if known[section].role in ("judge", "speed"):
             continue
         if section == "controls":
             found[section] = {name: "" for name in value}
@@ -79,6 +84,11 @@ def differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 def listed(section: Any) -> list[dict[str, Any]]:
     """A section that may be absent, one, or a list, as a list."""
     return section if isinstance(section, list) else [section] if section else []
+
+
+def keywords(section: dict[str, Any]) -> dict[str, Any]:
+    """A section without its name."""
+    return {key: value for key, value in section.items() if key != "name"}
 
 
 def named(sections: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:

@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from jaxmia import audit, config, report
+from jaxmia import config, report
+from jaxmia.audit import assembly, claims, roles, schema
 from jaxmia.audit import folder as files
-from jaxmia.audit import roles
 from jaxmia.audit.halving import Halving
+from jaxmia.audit.run import audit, train
 from jaxmia.checkpoint import write_atomically
 from jaxmia.report.objects import read_object
 
@@ -67,18 +68,18 @@ def sweep(
       ValueError: for a cell that contradicts itself; all are checked before the first runs.
       FloatingPointError: in the end, naming the cells that failed.
     """
-    where, module = pathlib.Path(where).absolute(), audit.module(checked)
+    where, known = pathlib.Path(where).absolute(), schema(checked)
     swept = config.rows(checked["sweep"], [])
-    speed = any(module.SCHEMA[path.split(".")[0]].role == "speed" for path in swept[0])
+    speed = any(known[path.split(".")[0]].role == "speed" for path in swept[0])
     name = config.digest if speed else roles.run_digest
     halving = Halving.of(checked)
-    rungs = [config.expand(variant, module.SCHEMA) for variant in halving.variants(checked)]
+    rungs = [config.expand(variant, known) for variant in halving.variants(checked)]
     runs = [[where / name(cell)[:12] for cell in cells] for cells in rungs]
     for cells, folders in zip(rungs, runs):
         for cell, row, run in zip(cells, swept, folders):
             if not files.is_done(run):
                 try:
-                    _refuse_other_data(where, cell, module.check(cell).contents)
+                    _refuse_other_data(where, cell, assembly.check(cell).contents)
                 except ValueError as error:
                     raise ValueError(f"cell {_words(row)}: {error}") from error
     with files.held(where, command):
@@ -109,8 +110,18 @@ def _run_all(
         failed |= _run({folders[i]: (cells[i], swept[i]) for i in alive}, where, command, executor)
         entered += [(rung, swept[i], folders[i]) for i in alive]
         alive = halving.best([i for i in alive if files.is_done(folders[i])], folders)
-    whose = {path: audit.module(rungs[0][0]).SCHEMA[path.split(".", 1)[0]].role for path in swept[0]}
+    known = schema(rungs[0][0])
+    whose = {path: known[path.split(".", 1)[0]].role for path in swept[0]}
     write_atomically(where / "sweep.json", (json.dumps({"roles": whose}, indent=1) + "\n").encode())
+    _write_claims(
+        where,
+        [
+            (cells[i], swept[i], folder)
+            for cells, folders in zip(rungs, runs)
+            for i, folder in enumerate(folders)
+            if files.is_done(folder)
+        ],
+    )
     table = where / "results.csv"
     write_atomically(table, _table(entered, len(rungs) > 1).encode())
     if len(failed) < len(entered):
@@ -119,6 +130,21 @@ def _run_all(
         message = f"{len(failed)} of {len(entered)} cells failed; {table} has the others"
         raise FloatingPointError("\n  ".join([message, *failed.values()]))
     return where / "report.html"
+
+
+def _write_claims(where: pathlib.Path, finished: list[tuple[dict[str, Any], dict[str, Any], pathlib.Path]]) -> None:
+    """The claims of each setting, its seeds pooled."""
+    groups: dict[str, list[tuple[dict[str, Any], pathlib.Path]]] = {}
+    for cell, row, run in finished:
+        setting = {path: value for path, value in row.items() if path.rsplit(".", 1)[-1] not in ("seed", "split_seed")}
+        groups.setdefault(_words(setting), []).append((cell, run))
+    tables = []
+    for setting, members in groups.items():
+        if members[0][0]["claims"]:
+            table = claims.table(members[0][0], [run for _, run in members])
+            tables.append({**table, "title": "Claims" + f" ({setting})" * bool(setting)})
+    if tables:
+        files.write_json(where / "tables.json", tables)
 
 
 def _run(
@@ -132,7 +158,7 @@ def _run(
     families: dict[str, list[pathlib.Path]] = {}
     for run, (cell, _) in cells.items():
         if not files.is_done(run):
-            families.setdefault(config.digest(audit.module(cell).family(cell)), []).append(run)
+            families.setdefault(config.digest(assembly.family(cell)), []).append(run)
     tasks = []
     for family in families.values():
         training = str(where / "training" / roles.training(cells[family[0]][0])[:12])
@@ -166,9 +192,9 @@ def train_for(task: Task) -> None:
       FloatingPointError: if a training goes non-finite.
     """
     cell, run = task.cells[0]
-    data = audit.module(cell).check(cell)
+    data = assembly.check(cell)
     run_folder = files.open_run(run, cell, task.command, data.contents)
-    audit.module(cell).train(cell, [run_folder], pathlib.Path(task.training), data)
+    train(cell, [run_folder], pathlib.Path(task.training), data)
 
 
 def work_off(task: Task) -> dict[str, str]:
@@ -176,11 +202,10 @@ def work_off(task: Task) -> dict[str, str]:
     missing = [(cell, run) for cell, run in task.cells if not files.is_done(pathlib.Path(run))]
     if not missing:
         return {}
-    module = audit.module(missing[0][0])
-    data = module.check(missing[0][0])  # the same for all, which differ in numbers of their attacks
+    data = assembly.check(missing[0][0])  # the same for all, which differ in numbers of their attacks
     members = [(cell, files.open_run(run, cell, task.command, data.contents)) for cell, run in missing]
     try:
-        failed = module.audit(members, pathlib.Path(task.training), data)
+        failed = audit(members, pathlib.Path(task.training), data)
     except FloatingPointError as error:  # in a training that all need
         failed = {run: str(error) for _, run in members}
     for _, run in members:

@@ -37,6 +37,7 @@ __all__ = [
     "LinkScores",
     "candidate_pairs",
     "link_auc",
+    "link_auc_difference",
     "link_average_precision",
     "link_interval",
     "link_precision",
@@ -208,6 +209,33 @@ def link_interval(
     draws = np.array([measure(ranking, w) for w in weights])
     low, high = percentile_interval(draws, groups, confidence)
     return Estimate(value, low, high, pairs, groups, confidence, f"bootstrap over {over}")
+
+
+def link_auc_difference(
+    first: LinkScores, second: LinkScores, *, seed: int = 0, resamples: int = 1_000, confidence: float = 0.95
+) -> Estimate:
+    """AUC of `first` minus that of `second`, two scorings of the same pairs, with a bootstrap over nodes.
+
+    Both are measured on the same resampled nodes, so that what moves them alike does not widen the interval.
+
+    Raises:
+      ValueError: the scorings are not of the same pairs and edges, or as in `link_interval`.
+    """
+    check_options(resamples, confidence)
+    if not np.array_equal(first.pairs, second.pairs) or not np.array_equal(first.labels, second.labels):
+        raise ValueError("first and second are of other pairs or edges: legal are two scorings of the same")
+    rankings = [rank(links.scores, links.labels) for links in (first, second)]
+    nodes, ends = np.unique(first.pairs, return_inverse=True)
+    ends = ends.reshape(first.pairs.shape)
+
+    def difference(weights: np.ndarray) -> float:
+        found = [float(ranking_auc(ranking, weights[ranking.order])) for ranking in rankings]
+        return found[0] - found[1]
+
+    value = difference(np.ones(len(first.pairs)))
+    draws = [difference(w) for w in _node_weights(np.random.default_rng(seed), ends, first.labels, resamples)]
+    low, high = percentile_interval(np.array(draws), len(nodes), confidence)
+    return Estimate(value, low, high, len(first.pairs), len(nodes), confidence, "bootstrap over nodes")
 
 
 def _measure(metric: str, density: float | None) -> Callable[[Ranking, np.ndarray], Any]:

@@ -46,7 +46,9 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
           metrics          object of name: estimate, in the order to show
           headline         optional: the metric that tells how much is recovered; default is the first
           curve            optional: {"loss": [numbers], ...}, equally long; "step" holds the x axis, default 1, 2, ...
-        candidates.npz     required where card.modality is "image", n rows each:
+          exhibits         list of objects, each with its "kind": what a page shows of the cell beside its metrics.
+                           {"kind": "pictures"} are the candidates of candidates.npz
+        candidates.npz     what the attack put out and the truth of it; where there are pictures, n rows each:
           candidates       float [n, h, w, c] in [0, 1] (image runs)
           targets          integer [n], class index
           case_ids         integer [n], distinct
@@ -68,6 +70,7 @@ A sweep's folder, of which `build_sweep` makes a page, holds run folders, each w
                            sweep halves, and by a column `sweep.<path>` for each swept path
       sweep.json           object with "roles": object of swept path: "target" where a defender chooses the value,
                            "adversary", "judge" or "speed" where it leaves the target as it is
+      tables.json          (optional) further tables, as in a run folder
       report.html          what `build_sweep` writes; where pyarrow is installed also results.parquet, typed
 """
 

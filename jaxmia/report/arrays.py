@@ -11,8 +11,8 @@ __all__ = ["check_images", "read_arrays"]
 _ARRAY_BYTES = 1 << 32  # an array that unpacks to more is refused
 
 
-def read_arrays(path: pathlib.Path, required: list[str], optional: list[str]) -> dict[str, np.ndarray]:
-    """Members of an `.npz` by name; of the optional ones those that are there.
+def read_arrays(path: pathlib.Path, required: list[str], optional: list[str] | None) -> dict[str, np.ndarray]:
+    """Members of an `.npz` by name; of the optional ones those that are there; None is all others.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -24,7 +24,8 @@ def read_arrays(path: pathlib.Path, required: list[str], optional: list[str]) ->
         missing = [name for name in required if name not in sizes]
         if missing:
             raise ValueError(f"lacks {', '.join(missing)}; it has {', '.join(sizes) or 'nothing'}")
-        names = [*required, *(name for name in optional if name in sizes)]
+        others = sizes if optional is None else [name for name in optional if name in sizes]
+        names = [*required, *(name for name in others if name not in required)]
         huge = [name for name in names if sizes[name] > _ARRAY_BYTES]
         if huge:
             raise ValueError(f"{', '.join(huge)} unpacks to more than {_ARRAY_BYTES >> 30} GiB")

@@ -180,8 +180,11 @@ def heat_map(labels: Sequence[str], classes: Sequence[str], shares: Float[np.nda
     return twice(draw, "; ".join(averages))
 
 
-def curves(name: str, lines: Sequence[Line]) -> Drawing:
-    """What happened over the steps; on a logarithmic axis where all is positive and spans two decades."""
+def curves(name: str, lines: Sequence[Line], over: str = "step", doubling: bool = False) -> Drawing:
+    """What happened over the steps, or what `over` is; on a logarithmic axis where all is positive and spans two decades.
+
+    `doubling` has every doubling of `over` as wide as the next.
+    """
     values = np.concatenate([np.asarray(line.y, float) for line in lines])
     logarithmic = bool(values.min() > 0 and values.max() / values.min() > 100)
 
@@ -198,7 +201,10 @@ def curves(name: str, lines: Sequence[Line]) -> Drawing:
             label = (line.name if len(line.name) <= 44 else line.name[:43] + "…").lstrip("_") or "–"
             axes.plot(line.x, line.y, color=color, ls=style, lw=1.4, label=label)
         axes.set_yscale("log" if logarithmic else "linear")
-        axes.set_xlabel("step", color=theme.muted)
+        if doubling:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:.0f}")
+        axes.set_xlabel(over, color=theme.muted)
         axes.set_ylabel(name, color=theme.muted, parse_math=False)
         axes.grid(color=theme.line, lw=0.7)
         axes.margins(x=0.01)
@@ -209,7 +215,8 @@ def curves(name: str, lines: Sequence[Line]) -> Drawing:
         return figure
 
     ends = (f"{line.name}: {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-    return twice(draw, f"{name} over the steps; " + "; ".join(ends))
+    what = "the steps" if over == "step" else over
+    return twice(draw, f"{name} over {what}; " + "; ".join(ends))
 
 
 def axes_on(figure: Figure, theme: Theme, *place: int, **options: Any) -> Any:

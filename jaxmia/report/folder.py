@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from jaxmia.report.arrays import check_images, read_arrays
 from jaxmia.report.objects import Object, existing, read_object, read_objects
 
-__all__ = ["ACCESS", "PICTURED", "Cell", "Measured", "Run", "Table", "Target", "Truth", "read"]
+__all__ = ["ACCESS", "PICTURED", "Cell", "Measured", "Run", "Table", "Target", "Truth", "read", "read_tables"]
 
 ACCESS = ("NONE", "LABELS", "SCORES", "WEIGHTS")
 PICTURED = 10  # classes per picture grid: the first ones, never chosen by result
@@ -58,7 +58,7 @@ class Cell(NamedTuple):
 
     Attributes:
       name: of its folder.
-      success, targets: per candidate; None where the cell has no candidates.npz.
+      success, targets: per candidate; None where the cell shows no pictures.
       pictures, nearest_public: the first candidate of each of the lowest classes, by class.
       The rest is as in cell.json.
     """
@@ -83,6 +83,7 @@ class Cell(NamedTuple):
     pictures: dict[int, np.ndarray]
     nearest_public: dict[int, np.ndarray]
     environment: dict[str, Any]
+    exhibits: list[dict[str, Any]]
 
 
 class Table(NamedTuple):
@@ -161,8 +162,14 @@ def _read(folder: pathlib.Path, arrays: bool) -> Run:
         truth,
         sorted(cells, key=lambda cell: (order.index(cell.target), cell.control)),
         [path.name for path in folders if not (path / "done.json").exists()],
-        [_table(entry) for entry in read_objects(folder / "tables.json")] if (folder / "tables.json").exists() else [],
+        read_tables(folder),
     )
+
+
+def read_tables(folder: pathlib.Path) -> list[Table]:
+    """The further tables of a folder, none where it has no tables.json."""
+    path = folder / "tables.json"
+    return [_table(entry) for entry in read_objects(path)] if path.exists() else []
 
 
 def _text(path: pathlib.Path) -> str:
@@ -256,14 +263,24 @@ def _read_cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | 
     if sum(status.whole(name) for name in status.values) != n:
         raise ValueError(f"{path}: status {status.values} does not add up to n = {n}")
     rows: Any = (None, None, {}, {})
-    if arrays and (card.values["modality"] == "image" or (folder / "candidates.npz").exists()):
-        rows = _candidates(folder / "candidates.npz", n, card.values["modality"] == "image", truth)
+    exhibits = _exhibits(entry)
+    if arrays and any(exhibit.text("kind") == "pictures" for exhibit in exhibits):
+        rows = _candidates(folder / "candidates.npz", n, truth)
     return Cell(
         folder.name, entry.text("attack"), entry.text("label"), entry.text("target"), entry.whole("seed"),
         entry.field("control", bool, "true or false"), card.values, entry.inner("hyperparameters").values, n,
         entry.number("seconds"), queries, status.values, metrics, headline, _curve(entry), *rows,
         environment=entry.inner("environment").values if "environment" in entry.values else {},
+        exhibits=[exhibit.values for exhibit in exhibits],
     )  # fmt: skip
+
+
+def _exhibits(entry: Object) -> list[Object]:
+    found = entry.field("exhibits", list, "a list of objects, each with its kind")
+    exhibits = [Object(f"{entry.where}: exhibits", exhibit) for exhibit in found]
+    for exhibit in exhibits:
+        exhibit.text("kind")
+    return exhibits
 
 
 def _curve(entry: Object) -> dict[str, list[float]]:
@@ -275,9 +292,9 @@ def _curve(entry: Object) -> dict[str, list[float]]:
     return {name: [float(v) for v in values] for name, values in series.items()}
 
 
-def _candidates(path: pathlib.Path, n: int, image: bool, truth: Truth | None) -> tuple:
+def _candidates(path: pathlib.Path, n: int, truth: Truth | None) -> tuple:
     """success, targets, and the first candidate and its nearest public image of each of the lowest classes."""
-    arrays = read_arrays(path, ["targets", "case_ids", "success", *["candidates"] * image], ["nearest_public"] * image)
+    arrays = read_arrays(path, ["targets", "case_ids", "success", "candidates"], ["nearest_public"])
     for name, array in arrays.items():
         if len(array) != n:
             raise ValueError(f"{path}: {name} has {len(array)} rows; cell.json says n = {n}")

@@ -2,16 +2,17 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from jaxmia.report import panels, tables, template
-from jaxmia.report.folder import PICTURED, Cell, Run, read
+from jaxmia.report import exhibits, panels, tables
+from jaxmia.report.folder import Cell, Run, Table, read
 from jaxmia.report.writing import write
 
-__all__ = ["build", "count", "threat"]
+__all__ = ["build", "count", "further", "render", "threat"]
 
 _STATUS = {"RUNNING": "took all steps", "STOPPED": "stopped early", "NONFINITE": "went non-finite"}
 
@@ -31,11 +32,27 @@ def build(folder: str | os.PathLike) -> pathlib.Path:
       OSError: the page or the table cannot be written; the message names it.
     """
     run = read(pathlib.Path(folder).expanduser())
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    text = environment.from_string(template.PARTS + template.PAGE).render(_content(run))
+    text = render("page", {**_content(run), "exhibits": exhibits.sections(run, templates())})
     write(run.folder / "results.csv", tables.results(run))
     write(run.folder / "report.html", text)
     return run.folder / "report.html"
+
+
+def templates() -> jinja2.Environment:
+    """The templates of the pages, which lie beside this file."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxmia.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+
+
+def render(page: str, content: dict[str, Any]) -> str:
+    """The text of a page; its style stands in it."""
+    style = (pathlib.Path(__file__).parent / "templates" / "style.css").read_text("utf-8")
+    content = {**content, "style": Markup(style)}  # noqa: S704 (ours, without any value of a run)
+    return templates().get_template(f"{page}.html.j2").render(content)
 
 
 def _content(run: Run) -> dict[str, Any]:
@@ -46,7 +63,6 @@ def _content(run: Run) -> dict[str, Any]:
     methods = {m.method: m.confidence for cell in run.cells for m in cell.metrics.values()}
     return {
         "title": title,
-        "style": Markup(template.STYLE),  # noqa: S704 (ours, without any value of the run)
         "summary": _summary(run),
         "warnings": [warning] if warning else [],
         "verdicts": tables.verdicts(run),
@@ -54,25 +70,11 @@ def _content(run: Run) -> dict[str, Any]:
         "finished": len(run.cells),
         "tiles": _tiles(run),
         "threats": [threat(row) for row in tables.threats(run.cells)],
-        "pictured": PICTURED,
-        "grids": panels.grids(run),
-        "heat": panels.heat_map(run),
         "overviews": panels.overviews(run),
         "metrics": _metrics(run),
         "intervals": " ".join(f"{100 * confidence:g} %: {name}." for name, confidence in methods.items()),
         "curves": panels.curve_figures(run),
-        "tables": [
-            {
-                "title": table.title,
-                "note": table.note,
-                "columns": table.columns,
-                "rows": [
-                    {"control": i in table.controls, "entries": [tables.item(entry) for entry in row]}
-                    for i, row in enumerate(table.rows)
-                ],
-            }
-            for table in run.tables
-        ],
+        "tables": further(run.tables),
         "targets": [
             {
                 "name": t.name,
@@ -91,6 +93,22 @@ def _content(run: Run) -> dict[str, Any]:
         "config": run.config,
         "environment": [(name.replace("_", " "), value) for name, value in environment.items()],
     }
+
+
+def further(given: Sequence[Table]) -> list[dict[str, Any]]:
+    """Further tables as a page shows them."""
+    return [
+        {
+            "title": table.title,
+            "note": table.note,
+            "columns": table.columns,
+            "rows": [
+                {"control": i in table.controls, "entries": [tables.item(entry) for entry in row]}
+                for i, row in enumerate(table.rows)
+            ],
+        }
+        for table in given
+    ]
 
 
 def _summary(run: Run) -> str:

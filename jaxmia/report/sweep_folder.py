@@ -8,7 +8,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from jaxmia.report.folder import Run, read
+from jaxmia.report.folder import Run, Table, read, read_tables
 from jaxmia.report.objects import existing, read_object
 
 __all__ = ["ROLES", "Setting", "Sweep", "is_sweep", "number_in", "read_sweep"]
@@ -46,6 +46,7 @@ class Sweep(NamedTuple):
       settings: the cells, in the table's order; those that it lacks come last.
       left_out: finished run folders that the table does not have.
       header, rows: the table as text.
+      tables: further ones.
     """
 
     folder: pathlib.Path
@@ -54,6 +55,7 @@ class Sweep(NamedTuple):
     left_out: list[str]
     header: list[str]
     rows: list[list[str]]
+    tables: list[Table]
 
 
 def is_sweep(folder: pathlib.Path) -> bool:
@@ -104,7 +106,7 @@ def read_sweep(folder: pathlib.Path) -> Sweep:
     settings = [_setting(table, folder / name, lines) for name, lines in by_run.items()]
     settings += [Setting(name, {}, None, None) for name in missing if name not in left_out]
     paths = _roles(folder / "sweep.json", [name.removeprefix("sweep.") for name in header if name.startswith("sweep.")])
-    return Sweep(folder, paths, settings, left_out, header, rows)
+    return Sweep(folder, paths, settings, left_out, header, rows, read_tables(folder))
 
 
 def _roles(path: pathlib.Path, swept: list[str]) -> dict[str, str]:

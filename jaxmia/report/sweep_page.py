@@ -6,18 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-from markupsafe import Markup
-
 from jaxmia.report import sweep_numbers as numbers
 from jaxmia.report import sweep_panels as panels
-from jaxmia.report import tables, template
+from jaxmia.report import tables
 from jaxmia.report.folder import Cell, Run
-from jaxmia.report.page import count, threat
+from jaxmia.report.page import count, further, render, threat
 from jaxmia.report.parquet import write_parquet
 from jaxmia.report.sweep_folder import Setting, Sweep, read_sweep
 from jaxmia.report.sweep_numbers import Entry, Pooled
-from jaxmia.report.sweep_template import SWEEP_PAGE
 from jaxmia.report.writing import write
 
 __all__ = ["build_sweep"]
@@ -47,8 +43,7 @@ def build_sweep(folder: str | os.PathLike) -> pathlib.Path:
       ValueError: a file is damaged or does not fit the others; the message names it.
     """
     sweep = read_sweep(pathlib.Path(folder).expanduser())
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    text = environment.from_string(template.PARTS + SWEEP_PAGE).render(_content(sweep))
+    text = render("sweep", _content(sweep))
     write_parquet(sweep.folder / "results.parquet", sweep.header, sweep.rows)
     write(sweep.folder / "report.html", text)
     return sweep.folder / "report.html"
@@ -64,7 +59,6 @@ def _content(sweep: Sweep) -> dict[str, Any]:
     )
     return {
         "title": f"Model inversion sweep: {sweep.folder.resolve().name}",
-        "style": Markup(template.STYLE),  # noqa: S704 (ours, without any value of the sweep)
         "summary": _summary(sweep, cells),
         "warnings": list(dict.fromkeys(text for run in runs if (text := run.environment.get("warning")))),
         "strongest": _strongest(sweep),
@@ -75,6 +69,7 @@ def _content(sweep: Sweep) -> dict[str, Any]:
         "tradeoffs": panels.tradeoffs(sweep),
         "curves": panels.curves(sweep),
         "heats": panels.heat_maps(sweep),
+        "tables": further(sweep.tables),
         "rungs": _rungs(sweep),
         "table": _table(sweep),
         "intervals": " ".join(f"{100 * confidence:g} %: {name}." for name, confidence in methods.items()),

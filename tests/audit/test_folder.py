@@ -15,8 +15,10 @@ import yaml
 from PIL import Image
 
 from jaxmia import cli, config, identity
-from jaxmia.audit import attacking, folder, image, scenes
-from jaxmia.audit.classifiers import train_on
+from jaxmia.audit import cells, folder, schema
+from jaxmia.audit.assembly import check
+from jaxmia.engine import fit
+from jaxmia.modalities.image import data as scenes
 from tests.tiny import write_config
 
 
@@ -47,7 +49,7 @@ def audited(finished, tmp_path):
     shutil.copytree(path.parent / "people", tmp_path / "people")
     text = path.read_text().replace(str(path.parent), str(tmp_path))
     (tmp_path / "run.yaml").write_text(text)
-    folder.write_config(tmp_path / "run", config.load(tmp_path / "run.yaml", [], image.SCHEMA))  # it names its data
+    folder.write_config(tmp_path / "run", config.load(tmp_path / "run.yaml", [], schema))  # it names its data
     return tmp_path / "run.yaml", tmp_path / "run"
 
 
@@ -88,7 +90,7 @@ def test_the_same_pictures_at_another_place_are_the_same_data(audited, monkeypat
     people = path.parent / "people"
     people.rename(people.with_name("moved"))
     before = made(run)
-    monkeypatch.setattr(attacking, "run", lambda *_, **__: pytest.fail("attacked again"))
+    monkeypatch.setattr(cells, "run", lambda *_, **__: pytest.fail("attacked again"))
     assert attack(audited, f"data.root={people.with_name('moved')}") == 0
     assert made(run) == before
 
@@ -97,7 +99,7 @@ def test_the_same_pictures_at_another_place_are_the_same_data(audited, monkeypat
 def test_other_pictures_under_a_run_folder_are_refused_and_named(which, audited, capsys):
     path, _ = audited
     assert attack(audited) == 0
-    names = image.check(config.load(path, [], image.SCHEMA)).names
+    names = check(config.load(path, [], schema)).names
     everyone = {f"p{i}" for i in range(5)}
     repaint(path.parent / "people", *(names[:1] if which == "private" else sorted(everyone - set(names))[:1]))
     told = refused(capsys, audited)
@@ -127,7 +129,7 @@ def test_the_name_and_the_pinned_digest_of_a_data_set_are_of_its_pictures(audite
 )
 def test_another_plan_finds_what_is_finished(more, audited, monkeypatch):
     before = made(audited[1])
-    monkeypatch.setattr(attacking, "run", lambda *_, **__: pytest.fail("attacked again"))
+    monkeypatch.setattr(cells, "run", lambda *_, **__: pytest.fail("attacked again"))
     assert attack(audited, *more) == 0
     assert made(audited[1]) == before
 
@@ -143,10 +145,9 @@ def test_what_is_added_is_done_and_what_is_there_stays(audited, capsys):
     )
     assert attack(audited, *grown) == 0
     assert {file: when for file, when in made(run).items() if file in before} == before
-    cells = {done.parent.name for done in run.glob("cells/*/done.json")}
-    targets = ("softmax", "softmax+rounding", "softmax-shuffled")
-    attacks = ("gmi", "mi_face")
-    assert cells == {f"{target}--{name}" for target in targets for name in attacks} | {"baseline--nearest_public"}
+    found = {done.parent.name for done in run.glob("cells/*/done.json")}
+    attacked, attacks = ("softmax", "softmax+rounding", "softmax-shuffled"), ("gmi", "mi_face")
+    assert found == {f"{target}--{name}" for target in attacked for name in attacks} | {"baseline--nearest_public"}
     assert "controls=[softmax]" in json.loads((run / "environment.json").read_text())["command"]
     assert cell.exists() and len(json.loads((run / "targets.json").read_text())) == 3
     told = refused(capsys, audited)  # without them it would be another run
@@ -173,7 +174,7 @@ def test_an_interrupted_run_goes_on_with_a_smaller_chunk_and_trains_nothing_anew
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(attacking, "run", killed)
+        patch.setattr(cells, "run", killed)
         assert attack((path, run)) == 130
     before = files(run / "training")
     assert before and not list(run.glob("cells/softmax--mi_face/done.json"))
@@ -208,19 +209,22 @@ def test_a_sweep_trains_once_for_all_adversaries_plans_and_evaluators(audited, m
 
     def counted(process, key, batches, *, title, **how):
         trained.append(title)
-        return train_on(process, key, batches, title=title, **how)
+        return fit(process, key, batches, title=title, **how)
 
-    monkeypatch.setattr("jaxmia.audit.classifiers.train_on", counted)
+    for where in ("targets", "run"):  # of targets, and of evaluators
+        monkeypatch.setattr(f"jaxmia.audit.{where}.fit", counted)
 
     def sweep(*more):
         assert cli.main(["sweep", str(path), "--out", str(out), "--set", "sweep.networks.width=[2, 3]", *more]) == 0
         return {file.parent.name for file in out.glob("*/done.json")}, files(*(out / "training").glob("*/softmax"))
 
-    cells, trainings = sweep()
-    assert len(cells) == 2 and len(list((out / "training").iterdir())) == 1
-    assert sweep("plan.chunk=2") == (cells, trainings)
+    found, trainings = sweep()
+    assert len(found) == 2 and len(list((out / "training").iterdir())) == 1
+    assert set(trained) == {"train softmax", "train wide_mlp"}
+    trained.clear()
+    assert sweep("plan.chunk=2") == (found, trainings) and not trained
     more, again = sweep("evaluators.steps=11")
-    assert more > cells and again == trainings and len(list((out / "training").iterdir())) == 1
+    assert more > found and again == trainings and len(list((out / "training").iterdir())) == 1
     repaint(path.parent / "people", "p0", "p1", "p2", "p3", "p4")
     assert cli.main(["sweep", str(path), "--out", str(out), "--set", "sweep.networks.width=[2, 3, 4]"]) == 2
 

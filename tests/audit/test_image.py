@@ -7,11 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmia import cli, config, from_linen, models
-from jaxmia.audit import classifiers, folder, image, inputs, scenes, setup
-from jaxmia.audit.inputs import INPUTS
+from jaxmia import Access, cli, config, from_linen, models
+from jaxmia.audit import folder, modality_of, run, schema, targets
+from jaxmia.audit.assembly import assemble, check
+from jaxmia.audit.inputs import Inputs
+from jaxmia.audit.modality import Fitted
 from jaxmia.core import Process, info
 from jaxmia.data import minibatches, to_float
+from jaxmia.modalities import image
+from jaxmia.modalities.image import inputs as supplied
+from jaxmia.modalities.image import observe
+from jaxmia.modalities.image.inputs import INPUTS
+from jaxmia.modalities.image.priors import PRIORS, eigenfaces
 from tests.tiny import write_config
 
 ATTACKS = """attacks:
@@ -36,10 +43,10 @@ def written(folder, attacks=ATTACKS):
 def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeypatch):
     for name in ("JAXMIA_CACHE", "PATH"):  # no npm, hence no face embedding, which takes its time
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
-    checked = config.load(written(tmp_path), [], image.SCHEMA)
-    run = folder.open_run(tmp_path / "run", checked, "test", image.check(checked).contents)
-    assert image.audit([(checked, run)]) == {}
-    cells = {path.parent.name.partition("--")[2]: path.parent for path in run.glob("cells/softmax--*/cell.json")}
+    checked = config.load(written(tmp_path), [], schema)
+    where = folder.open_run(tmp_path / "run", checked, "test", check(checked).contents)
+    assert run.audit([(checked, where)]) == {}
+    cells = {path.parent.name.partition("--")[2]: path.parent for path in where.glob("cells/softmax--*/cell.json")}
     assert set(cells) == {"align_mi_gmi", "lomma_gmi", "deep_inversion", "rmle", "inverse_network"}
     for name, cell in cells.items():
         with np.load(cell / "candidates.npz", allow_pickle=False) as arrays:
@@ -66,7 +73,7 @@ def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeyp
         ("{name: image/align_mi, base: {name: image/gmi, stesp: 1}}", "attacks.base.stesp: unknown key, did you mean st"),
         ("{name: image/gmi, base: image/gmi}", "attacks.base: unknown key"),
         ("{name: image/lomma, base: image/mi_face}", "attacks (image/lomma): base: it takes no objective"),
-        ("image/informed_adversary", "observes the other records, which an image audit does not show"),
+        ("image/informed_adversary", "observes other_records, which an audit of modality image does not show; it sh"),
         ("image/rmle\nsplit: block9", "feature: 'block9'; the target shows inner/penultimate"),
         ("image/mi_face\nnetworks: {surrogates: [lenet]}", "networks: surrogates: lenet; legal is some of softmax"),
         ("image/secret_gen", "attacks (image/secret_gen): feature: 'penultimate'; the target shows inner/penultimate"),
@@ -82,12 +89,14 @@ def test_what_does_not_fit_is_told_before_anything_is_trained(attack, told, tmp_
 
 
 def test_reconstruction_starts_at_the_image_that_the_targets_mean_takes_to_zero(tmp_path):
-    checked = config.load(written(tmp_path, "attacks: image/kkt\n"), [], image.SCHEMA)
+    checked = config.load(written(tmp_path, "attacks: image/kkt\n"), [], schema)
     plain = models.SoftmaxRegression(3)
+    given = Inputs(modality_of(checked), checked, check(checked), lambda *_: pytest.fail("trained"))
     for module, center in ((models.CenteredInput(plain), 0.5), (plain, 0.0)):
         variables = module.init(jax.random.key(0), jax.numpy.zeros((1, 12, 12, 3)))
-        target = from_linen(module, variables, classes=3)
-        attack = setup.assemble(checked["attacks"], checked, target, module, {"shape": (12, 12, 3)})
+        fitted = Fitted(from_linen(module, variables, classes=3), module)
+        attack, access = assemble(checked["attacks"], given.of(fitted))
+        assert access == Access.WEIGHTS
         state = attack.solve(()).init(jax.random.key(1), np.zeros(8, np.int32))
         assert abs(float(np.mean(state.x)) - center) < 0.01
 
@@ -111,11 +120,11 @@ def test_explanations_blocks_and_masked_images_are_shown(tmp_path, monkeypatch):
     text = path.read_text(encoding="utf-8").replace("size: 12", "size: 32").replace("candidates: 2\n", "")
     target = "targets: {name: convnet, widths: [2, 3, 2], hidden: 4, steps: 2}"
     path.write_text(text.replace("targets: {name: softmax, steps: 30, rate: 0.1}", target), encoding="utf-8")
-    checked = config.load(path, [], image.SCHEMA)
-    run = folder.open_run(tmp_path / "run", checked, "test", image.check(checked).contents)
-    assert image.audit([(checked, run)]) == {}
+    checked = config.load(path, [], schema)
+    where = folder.open_run(tmp_path / "run", checked, "test", check(checked).contents)
+    assert run.audit([(checked, where)]) == {}
     images = {}
-    for cell in run.glob("cells/convnet--*"):
+    for cell in where.glob("cells/convnet--*"):
         with np.load(cell / "candidates.npz", allow_pickle=False) as arrays:
             images[cell.name.partition("--")[2]] = arrays["candidates"]
             pairs = arrays["pairs"]
@@ -129,14 +138,14 @@ def counted(public, train, *, steps: int = 3):
     """A prior that trains something."""
     process = Process(lambda key, batch: jnp.zeros(()), lambda key, x, batch: (x, info(0.0)), lambda x: x, steps)
     train(process, minibatches({"x": public}, 4, 0), "counted")
-    return scenes.eigenfaces(public, None, components=3)
+    return eigenfaces(public, None, components=3)
 
 
 def made_with(folder, monkeypatch, attacks, prior="prior: counted"):
-    monkeypatch.setitem(scenes.PRIORS, "counted", counted)
+    monkeypatch.setitem(PRIORS, "counted", counted)
     path = written(folder, attacks)
     path.write_text(path.read_text(encoding="utf-8").replace("prior: {name: eigenfaces, components: 3}", prior))
-    return config.load(path, [], image.SCHEMA)
+    return config.load(path, [], schema)
 
 
 @pytest.mark.parametrize(
@@ -150,48 +159,52 @@ def made_with(folder, monkeypatch, attacks, prior="prior: counted"):
 )
 def test_a_prior_is_trained_only_where_an_attack_asks_for_one(attack, trained, tmp_path, monkeypatch):
     checked = made_with(tmp_path, monkeypatch, f"attacks: {attack}\n")
-    data = image.check(checked)
-    run = folder.open_run(tmp_path / "run", checked, "test", data.contents)
-    image.train(checked, [run], data=data)
-    assert bool(list((run / "training").glob("counted-*"))) == trained
+    data = check(checked)
+    where = folder.open_run(tmp_path / "run", checked, "test", data.contents)
+    run.train(checked, [where], data=data)
+    assert bool(list((where / "training").glob("counted-*"))) == trained
 
 
 def test_a_prior_that_nobody_asks_for_may_be_left_out(tmp_path, monkeypatch):
     checked = made_with(tmp_path, monkeypatch, "attacks: image/mi_face\n", prior="")
-    assert checked["prior"] is None and setup.check(checked).names
+    assert checked["prior"] is None and check(checked).names
     checked = made_with(tmp_path, monkeypatch, "attacks: [image/mi_face, image/gmi]\n", prior="")
     with pytest.raises(ValueError, match=r"attacks \(image/gmi\): prior: missing, .* legal is one of eigenfaces, wgan"):
-        setup.check(checked)
+        check(checked)
 
 
 def test_each_input_is_made_when_asked_for_and_once(tmp_path, monkeypatch):
     checked = made_with(tmp_path, monkeypatch, "attacks: image/mi_face\n", prior="")
-    scene, asked = setup.check(checked), []
+    scene, asked = check(checked), []
     for name, make in INPUTS.items():
         monkeypatch.setitem(INPUTS, name, lambda given, name=name, make=make: asked.append(name) or make(given))
-    given = inputs.Inputs(checked, scene, lambda *_: pytest.fail("trained"))
+    given = Inputs(modality_of(checked), checked, scene, lambda *_: pytest.fail("trained"))
     assert asked == [] and "prior" in given and "proir" not in given and len(given) == len(INPUTS)
     assert given["surrogate"] is given["surrogates"][0] and given["mask"] is given["mask"]
-    assert asked == ["surrogate", "surrogates", "mask"]
+    assert asked == ["surrogate", "surrogates", "networks", "classes", "shape", "mask"]
+    below = given.of(Fitted(from_linen(models.SoftmaxRegression(3), {}, classes=3), models.SoftmaxRegression(3)))
+    assert below["mask"] is given["mask"] and below["decoder"] is given["decoder"] and below["center"] == 0.0
+    assert asked[6:] == ["decoder"] and "center" in below and "center" not in given
+    assert set(below) == {*INPUTS, *supplied.TARGET_INPUTS} and len(below) == len(set(below))
 
 
 def test_public_pictures_are_converted_once_for_all_attacks_and_targets(tmp_path, monkeypatch):
     attacks = "attacks: [{name: image/tb_mia, steps: 2}, {name: image/gmi, steps: 2, restarts: 1}]\n"
     more = "controls: [softmax]\npublic_batch: 5\n"
     checked = made_with(tmp_path, monkeypatch, attacks + more, prior="prior: {name: eigenfaces, components: 3}")
-    public, whole = setup.check(checked).split.public.images, []
+    public, whole = check(checked).split.public.images, []
 
     def watched(images):
         whole.extend([1] if np.array_equal(images, public) else [])
         return to_float(images)
 
-    monkeypatch.setattr(inputs, "to_float", watched)
-    monkeypatch.setattr(image, "to_float", watched)
-    data = image.check(checked)
-    run = folder.open_run(tmp_path / "run", checked, "test", data.contents)
-    assert image.audit([(checked, run)], data=data) == {}
+    for module in (supplied, observe, image):
+        monkeypatch.setattr(module, "to_float", watched)
+    data = check(checked)
+    where = folder.open_run(tmp_path / "run", checked, "test", data.contents)
+    assert run.audit([(checked, where)], data=data) == {}
     assert len(whole) == 2  # when all is put together on zeros, and when it is run
-    batch = inputs.Inputs(checked, setup.check(checked), lambda *_: None).batches(3)["x"]
+    batch = Inputs(modality_of(checked), checked, check(checked), lambda *_: None)["batches"](3)["x"]
     expected = minibatches({"x": to_float(public)}, 5, checked["seed"])(3)["x"]
     assert batch.dtype == np.float32 and np.array_equal(batch, expected)
 
@@ -201,8 +214,8 @@ def test_a_control_starts_from_other_weights(tmp_path):
     text = path.read_text(encoding="utf-8")
     target = "targets: {name: mlp, width: 20, steps: 1, weight_decay: 0.0}"
     path.write_text(text.replace("targets: {name: softmax, steps: 30, rate: 0.1}", target), encoding="utf-8")
-    checked = config.load(path, [], image.SCHEMA)
-    trained = classifiers.targets(checked, tmp_path / "training", setup.check(checked))
-    assert [one.control for one in trained] == [False, True]
-    kernels = [max(jax.tree.leaves(one.target.params), key=np.size).ravel() for one in trained]
+    checked = config.load(path, [], schema)
+    trained = targets.train(checked, tmp_path / "training", check(checked))
+    assert [one.job.control for one in trained] == ["", "shuffled"]
+    kernels = [max(jax.tree.leaves(one.fitted.target.params), key=np.size).ravel() for one in trained]
     assert kernels[0].shape == kernels[1].shape and abs(np.corrcoef(*kernels)[0, 1]) < 0.2

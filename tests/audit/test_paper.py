@@ -10,10 +10,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from jaxmia import config, zoo
-from jaxmia.audit import classifiers, image, scenes, setup
+from jaxmia import config
+from jaxmia.audit import schema, targets
+from jaxmia.audit.assembly import check
+from jaxmia.audit.run import audit
 from jaxmia.data import celeba, faces, identity_manifest
 from jaxmia.data.splits import most_frequent
+from jaxmia.modalities.image import data as scenes
+from jaxmia.modalities.image import zoo
+from jaxmia.modalities.image.priors import stylegan2
 from jaxmia.models import face_networks
 from jaxmia.models.face_networks import VGG16, IRNetwork
 from jaxmia.models.pretrained import names, published, read
@@ -117,7 +122,7 @@ def load(name, *overrides):
     small = [*SMALL[name], *WIDTHS]
     if "224" in name:
         small += [f"prior.{one}" for one in TINY_STYLEGAN2]
-    return config.load(PAPER / name, [*small, *overrides], setup.SCHEMA)
+    return config.load(PAPER / name, [*small, *overrides], schema)
 
 
 def test_every_protocol_is_here():
@@ -130,7 +135,7 @@ def test_everything_fits_together(name):
     checked = load(name)
     if name == "ffhq_celeba64.yaml":  # targets and attacks are those of celeba64.yaml
         checked |= {part: checked[part][:1] for part in ("targets", "attacks")}
-    scene = setup.check(checked)
+    scene = check(checked)
     people = {"celeba64.yaml": ("6", "8"), "facescrub224.yaml": tuple(PEOPLE), "celeba224.yaml": ("adam", "max")}
     assert set(people.get(name, ())) <= set(scene.names)
     assert len(scene.split.public.labels) == (12 if "ffhq" in name or "224" in name else 16)
@@ -168,7 +173,7 @@ def test_a_small_run_from_published_weights(tmp_path):
         "evaluators=[{name: resnet50, width: 2, size: 40, steps: 2}]", "candidates=1",
         "attacks=[{name: image/ppa, steps: 2, pool: 3, starts: 2, views: 2}]",
     )  # fmt: skip
-    assert image.audit([(wanted, tmp_path)]) == {}
+    assert audit([(wanted, tmp_path)]) == {}
     record = json.loads((tmp_path / "cells/resnet18--ppa/cell.json").read_text())
     assert record["n"] == 4 and record["failed"] == 0
     with np.load(tmp_path / "cells/resnet18--ppa/candidates.npz", allow_pickle=False) as arrays:
@@ -185,16 +190,16 @@ def test_a_frozen_target_is_the_file_itself(home, tmp_path):
         "attacks=[image/gmi]",
         "targets=[{name: ir50, width: 2, weights: weights/target.safetensors, layout: face, frozen: true}]",
     )
-    one = classifiers.targets(wanted, tmp_path, setup.check(wanted))[0]
+    one = targets.train(wanted, tmp_path, check(wanted))[0].fitted
     tensors = load_file(home / "weights/target.safetensors")
     told = dict(zip(names(one.target.params, "face"), jax.tree.leaves(one.target.params)))
     assert told.keys() == tensors.keys()
     for name in ("fc_layer.weight", "feature.input_layer.1.running_mean"):
         np.testing.assert_array_equal(np.asarray(told[name]).T, tensors[name], err_msg=name)
     with pytest.raises(ValueError, match=r"targets \(ir50\): frozen"):
-        setup.check(load("celeba64.yaml", "attacks=[image/gmi]", "targets=[{name: ir50, width: 2, frozen: true}]"))
+        check(load("celeba64.yaml", "attacks=[image/gmi]", "targets=[{name: ir50, width: 2, frozen: true}]"))
     with pytest.raises(ValueError, match=r"targets \(ir50\).*fc_layer.weight is \[2, 512\] and not \[3, 512\]"):
-        setup.check({**wanted, "data": {**wanted["data"], "private": 3}})
+        check({**wanted, "data": {**wanted["data"], "private": 3}})
 
 
 def test_pictures_and_their_division_are_pinned_by_a_digest(home):
@@ -239,15 +244,15 @@ def test_weights_that_are_not_there_are_told_before_work():
         ("prior.crop=17", "prior: crop: 17; legal is 1 to the resolution, 16"),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            setup.check(load("facescrub224.yaml", "attacks=[image/ppa]", change))
+            check(load("facescrub224.yaml", "attacks=[image/ppa]", change))
 
 
 def test_with_a_cutoff_w_is_free_and_truncated_as_it_is_painted():
     """As MIRROR has it: w is drawn untruncated, and the image is that of w truncated in its first layers."""
     options = {key: int(value) for key, value in (pair.split("=") for pair in TINY_STYLEGAN2)}
     given = {"weights": "weights/ffhq.safetensors", "psi": 0.7, **options}
-    made = scenes.stylegan2(np.zeros((1, 12, 12, 3)), None, cutoff=2, **given)
-    whole = scenes.stylegan2(np.zeros((1, 12, 12, 3)), None, **given)
+    made = stylegan2(np.zeros((1, 12, 12, 3)), None, cutoff=2, **given)
+    whole = stylegan2(np.zeros((1, 12, 12, 3)), None, **given)
     module = StyleGAN2(16, 3, 8, 2, 64, 8)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8))))
     variables = published(shapes, read("weights/ffhq.safetensors"), "nvidia")
@@ -273,7 +278,7 @@ def test_mirror_is_that_of_its_paper():
 def test_blocks_of_the_stylegan2_are_its_image():
     options = dict(one.split("=") for one in TINY_STYLEGAN2)
     options = {key: int(value) for key, value in options.items()}
-    made = scenes.stylegan2(np.zeros((1, 12, 12, 3)), None, weights="weights/ffhq.safetensors", **options)
+    made = stylegan2(np.zeros((1, 12, 12, 3)), None, weights="weights/ffhq.safetensors", **options)
     w = compiled(made.init)(jax.random.key(1))
     module = StyleGAN2(16, 3, 8, 2, 64, 8)
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros((1, 8))))

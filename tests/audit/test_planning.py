@@ -1,20 +1,20 @@
 """`jaxmia plan`: what programs need, on made-up data; nothing is read, fetched or run."""
 
+import importlib
 import json
 import pathlib
 import re
-import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxmia import audit, cli, config
-from jaxmia.audit import planning, setup
+from jaxmia import cli, config
+from jaxmia.audit import modality_of, planning, schema
 from jaxmia.data import faces
 
 CONFIGS = pathlib.Path(__file__).parent.parent.parent / "configs"
-SLICED = sys.modules["jaxmia.recipes.sliced"]
+SLICED = importlib.import_module("jaxmia.recipes.sliced")
 ORL = """
 data: {name: orl, height: 16, width: 16}
 targets: {name: softmax, steps: 7}
@@ -50,7 +50,7 @@ def nothing_is_read(monkeypatch, tmp_path):
 def checked(text, tmp_path, *overrides):
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    return config.load(path, overrides, lambda written: audit.module(written).SCHEMA)
+    return config.load(path, overrides, schema)
 
 
 def test_the_verb_prints_and_keeps_every_program(tmp_path, capsys):
@@ -105,7 +105,7 @@ def test_a_pool_at_once_is_over_the_limit_and_in_slices_it_fits(tmp_path, monkey
 def test_weights_of_a_target_are_made_up(tmp_path):
     wanted = "targets=[{name: vgg16, width: 2, weights: absent.safetensors, frozen: true}]"
     written = checked(FACES, tmp_path, wanted, "data.size=32")
-    parts = {part: work for part, _, work in planning._images(written, False, planning.LIMIT, planning.PUBLIC)}
+    parts = {part: work for part, _, work in planning._parts(written, False, planning.LIMIT, planning.PUBLIC)}
     init, step = parts["target vgg16"]()
     assert step.program == "step" and step.steps == 21000 and step.bytes > init.bytes
 
@@ -144,18 +144,23 @@ def test_seeds_are_one_cell_and_settings_are_several(tmp_path):
 def test_every_configuration_has_a_plan(path):
     if path.stem == "particular_images":  # of a script, and no audit's
         return
-    told = config.load(path, [], lambda written: audit.module(written).SCHEMA)
+    told = config.load(path, [], schema)
     for cell in planning._cells(told)[:1]:
-        made = planning._records(cell, False) if cell.get("modality") == "tabular" else None
-        parts = [part for part, _, _ in made or planning._images(cell, False, planning.LIMIT, planning.PUBLIC)]
+        parts = [part for part, _, _ in planning._parts(cell, False, planning.LIMIT, planning.PUBLIC)]
         attacks = cell["attacks"] if isinstance(cell["attacks"], list) else [cell["attacks"]]
         assert sum(" on " in part for part in parts) % len(attacks) == 0 and len(set(parts)) == len(parts)
 
 
 def test_made_up_data_has_the_shapes_of_the_configuration():
-    told = config.load(CONFIGS / "paper" / "ffhq_celeba64.yaml", [], setup.SCHEMA)
-    scene = planning._scene(told, 70_000)
-    assert scene.split.public.images.shape == (70_000, 64, 64, 3) and len(scene.names) == 1000
-    assert scene.split.public.images.base.size == 1 or scene.split.public.images.strides == (0, 0, 0, 0)
-    told = config.load(CONFIGS / "paper" / "celeba64.yaml", [], setup.SCHEMA)
-    assert len(planning._scene(told, 70_000).split.public.images) == 30_000
+    """Programs see minibatches of public pictures; a gallery is as large as they are many, and takes room when touched."""
+    for name, public in (("ffhq_celeba64", 70_000), ("celeba64", 30_000)):
+        told = config.load(CONFIGS / "paper" / f"{name}.yaml", [], schema)
+        made = modality_of(told).made_up(told, 70_000)
+        pictures = made.data.split.public.images
+        assert made.inputs["gallery"].shape == (public, 64, 64, 3) and len(made.data.names) == 1000
+        assert pictures.shape[1:] == (64, 64, 3) and 300 < len(pictures) <= public
+        assert pictures.base.size == 1 or pictures.strides == (0, 0, 0, 0)
+    told = config.load(CONFIGS / "demo_records.yaml", [], schema)
+    made = modality_of(told).made_up(told, 70_000)
+    real = [told["data"]["members"], told["data"]["members"], told["data"]["public"]]
+    assert [len(part) for part in made.data.parts] == real and len(made.data.codes) == sum(real)

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 
 from jaxmia import cli, config
-from jaxmia.audit import classifiers, image, scenes, setup
+from jaxmia.audit import modality_of, schema
+from jaxmia.audit.assembly import check
+from jaxmia.audit.inputs import Inputs
 from jaxmia.data import faces
+from jaxmia.engine import fit
+from jaxmia.modalities.image import data as scenes
+from jaxmia.modalities.image import targets
+from jaxmia.modalities.image.judging import Judge
 from tests.tiny import write_config, write_people
 
 
@@ -65,9 +71,9 @@ def test_one_private_person_of_a_manifest_is_refused_before_training(people, tmp
     identity_manifest(
         images.labels, images.names, dataset="d", private=["p1"], public=["p0"], validation=0.1, test=0.2
     ).write(tmp_path / "one.json")
-    checked = config.load(write_config(tmp_path), [f"data.manifest={tmp_path / 'one.json'}"], image.SCHEMA)
+    checked = config.load(write_config(tmp_path), [f"data.manifest={tmp_path / 'one.json'}"], schema)
     with pytest.raises(ValueError, match="data: p1 alone is private; legal is 2 or more, which an interval needs"):
-        setup.check(checked)
+        check(checked)
 
 
 def test_one_class_may_be_attacked_alone(tmp_path):
@@ -128,17 +134,17 @@ def test_a_division_into_train_and_test_is_refused(people, tmp_path, capsys):
 
 def test_gray_and_oblong_pictures_are_audited(people, tmp_path):
     path = write_config(tmp_path)
-    checked = config.load(path, ["data.size=[12, 8]", "data.channels=1"], image.SCHEMA)
-    assert checked["data"]["size"] == (12, 8) and setup.check(checked).split.train.images.shape[1:] == (12, 8, 1)
-    assert config.load(path, [], image.SCHEMA)["data"]["size"] == 12
+    checked = config.load(path, ["data.size=[12, 8]", "data.channels=1"], schema)
+    assert checked["data"]["size"] == (12, 8) and check(checked).split.train.images.shape[1:] == (12, 8, 1)
+    assert config.load(path, [], schema)["data"]["size"] == 12
     (tmp_path / "again.yaml").write_text(config.dump(checked), encoding="utf-8")
-    assert config.load(tmp_path / "again.yaml", [], image.SCHEMA) == checked
+    assert config.load(tmp_path / "again.yaml", [], schema) == checked
     for override, message in (
         ("data.channels=4", r"data\.channels: 4; legal is one of 1, 3"),
         ("data.size=big", r"data\.size: 'big'; legal is a whole number or a list of 2"),
     ):
         with pytest.raises(ValueError, match=message):
-            config.load(path, [override], image.SCHEMA)
+            config.load(path, [override], schema)
 
 
 def test_a_home_folder_may_be_written_short(people, tmp_path, monkeypatch):
@@ -163,14 +169,15 @@ def test_the_face_embedding_judges_only_what_is_known_to_be_faces(faced, judges,
     """And is not fetched otherwise."""
     path, fetched = write_config(tmp_path), []
     path.write_text(path.read_text(encoding="utf-8").replace("private: 3}", f"private: 3{faced}}}"), encoding="utf-8")
-    checked = config.load(path, ["evaluators.steps=1"], image.SCHEMA)
-    scene = setup.check(checked)
+    checked = config.load(path, ["evaluators.steps=1"], schema)
+    scene = check(checked)
 
     def named(name):
-        return lambda *_: classifiers.Judge(name, name, *[None] * 5)
+        return lambda *_: Judge(name, name, *[None] * 5)
 
     monkeypatch.setattr(faces, "load_weights", lambda: fetched.append(1) or {})
-    monkeypatch.setattr(classifiers, "embedding_judge", named("face_embedding"))
-    found, lacking = classifiers.evaluators(checked, tmp_path / "training", scene)
-    assert [judge.name for judge in found] == judges and lacking is None
+    monkeypatch.setattr(targets, "embedding_judge", named("face_embedding"))
+    given = Inputs(modality_of(checked), checked, scene, lambda *_: pytest.fail("trained"))
+    panel = targets.evaluators(given, tmp_path / "training", fit)
+    assert [judge.name for judge in panel.judges] == judges and panel.absent == () and panel.note == ""
     assert len(fetched) == len(judges) - 1

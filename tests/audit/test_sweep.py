@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import yaml
 
-from jaxmia import audit, cli, config
-from jaxmia.audit import attacking, cluster, image, scenes
+from jaxmia import cli, config
+from jaxmia.audit import cells as auditing
+from jaxmia.audit import cluster, schema
 from jaxmia.audit import sweep as sweeping
 from jaxmia.core import Process, info
 from jaxmia.data import minibatches
+from jaxmia.modalities.image import judging
+from jaxmia.modalities.image.priors import PRIORS, eigenfaces
 from jaxmia.report.sweep_folder import read_sweep
 from jaxmia.report.sweep_numbers import points
 from tests.tiny import write_config
@@ -77,13 +80,13 @@ def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("swept")
     path, out, counts = configured(folder, sweep=SWEPT), folder / "sweep", {"solve": 0, "run": 0, "judge_candidates": 0}
     with pytest.MonkeyPatch.context() as patch:
-        for name in counts:
+        for module, name in ((auditing, "solve"), (auditing, "run"), (judging, "judge_candidates")):
 
-            def counted(*arguments, real=getattr(attacking, name), name=name, **options):
+            def counted(*arguments, real=getattr(module, name), name=name, **options):
                 counts[name] += 1
                 return real(*arguments, **options)
 
-            patch.setattr(attacking, name, counted)
+            patch.setattr(module, name, counted)
         assert sweep(path, out) == 0
     return path, out, counts
 
@@ -110,7 +113,7 @@ def test_a_training_has_all_that_its_cells_share(tmp_path, monkeypatch):
             steps,
         )
         train(process, minibatches({"x": public}, 4, 0), "mean")
-        return scenes.eigenfaces(public, None, components=3)
+        return eigenfaces(public, None, components=3)
 
     def files(training):
         return {file: file.stat().st_mtime_ns for file in pathlib.Path(training).rglob("*") if file.is_file()}
@@ -125,10 +128,10 @@ def test_a_training_has_all_that_its_cells_share(tmp_path, monkeypatch):
             yield task, sweeping.work_off(task)
             assert files(training) == before
 
-    monkeypatch.setitem(scenes.PRIORS, "mean", mean)
+    monkeypatch.setitem(PRIORS, "mean", mean)
     attack = {"name": "image/gmi", "steps": 2, "restarts": 1}
     path = configured(tmp_path, prior="mean", attacks=attack, sweep={"decoder.width": [2, 4]})
-    sweeping.sweep(config.load(path, [], image.SCHEMA), tmp_path / "sweep", "", train_first)
+    sweeping.sweep(config.load(path, [], schema), tmp_path / "sweep", "", train_first)
 
 
 @pytest.mark.parametrize(
@@ -145,11 +148,13 @@ def test_a_training_has_all_that_its_cells_share(tmp_path, monkeypatch):
         ("image", "targets", True, "target"),
         ("image", "controls", True, "target"),
         ("tabular", "attacks", False, "adversary"),
+        ("tabular", "defenses", True, "target"),
+        ("tabular", "plan", False, "speed"),
         ("tabular", "targets", True, "target"),
     ],
 )
 def test_a_section_says_whose_it_is_and_whether_cells_train_by_it(modality, section, trained, role):
-    found = audit.module({"modality": modality}).SCHEMA[section]
+    found = schema({"modality": modality})[section]
     assert (found.is_trained, found.role) == (trained, role)
 
 

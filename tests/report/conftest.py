@@ -106,6 +106,7 @@ def write_cell(
             "n": n, "seconds": 412.7 * (1 + strength), "queries": queries,
             "status": {"RUNNING": n - 12 - bad, "STOPPED": 12, "NONFINITE": bad},
             "metrics": {"attack_accuracy": share(success), "feature_distance": distance},
+            "exhibits": [{"kind": "pictures"}],
             "curve": {"loss": (6 * np.exp(-steps / 500) + 3 * (1 - strength)).tolist(), "step": steps.tolist()},
         },
     )  # fmt: skip

@@ -36,7 +36,7 @@ def write_cell(
         {
             "attack": attack, "label": label or title, "target": target, "seed": seed, "control": control, "card": card,
             "hyperparameters": {}, "n": 60, "seconds": 3.5, "queries": None, "status": {"RUNNING": 60},
-            "metrics": metrics,
+            "metrics": metrics, "exhibits": [],
         },
     )  # fmt: skip
     write_json(cell / "done.json", {})

@@ -47,7 +47,7 @@ CARD = Card(
     access=Access.WEIGHTS,
     recovers="the edges of the graph that a graph neural network was trained on",
     knows="the features and the labels of the nodes",
-    observes="an index: there is one graph per target",
+    observes="graph",
 )
 
 DECODERS = ("sigmoid", "cosine")

@@ -46,7 +46,7 @@ CARD = Card(
     access=Access.NONE,
     recovers="the private image that a client trains on",
     knows="public images; the client updates itself by the gradients that it is sent",
-    observes="index of an image of the client",
+    observes="client_index",
 )
 
 

@@ -44,7 +44,7 @@ CARD = Card(
     access=Access.WEIGHTS,
     recovers="the one training record that the adversary does not know",
     knows="all other training records, and how the model was trained",
-    observes="the other records",
+    observes="other_records",
 )
 
 

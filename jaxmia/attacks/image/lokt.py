@@ -8,9 +8,9 @@ classes, C. Real images have no label of the target T; fakes get the one that T 
     G:     BCE(D(G(z, y)), 1) + alpha * CE(C(G(z, y)), y)
 
 (2) T labels `labels` fakes of every class. (3) Surrogates S learn these, (CE(S(x)) + CE(S(A(x)))) / 2, where A is a random
-crop, change of brightness and contrast (here in half of the views), mirror image and turn. (4) White-box attack on them:
-Adam over z on the max-margin loss of two views A of G(z, y), averaged over S. With `on_discriminator` it is on C o D, the
-classes of the discriminator, and (2) and (3) are left out.
+crop, mirror image, and in half of the views a turn, here also another brightness and contrast. (4) White-box attack on
+them: Adam over z on the max-margin loss of two views A of G(z, y), averaged over S. With `on_discriminator` it is on C o D,
+the classes of the discriminator, and (2) and (3) are left out.
 
 What differs. The released code trains some steps without classes first, and updates G before the updates of D, here after
 them; it can mix C o D and even T with surrogates. Of CE(S(x)) and CE(S(A(x))) a step takes one by chance for every example,
@@ -119,8 +119,11 @@ def lokt(
         return sliced(view.answer, jax.random.split(key, len(images)), images)
 
     def seen(key: Any, x: Any, chance: float) -> Any:  # A
+        if not augment:
+            return x
         cut, tint = jax.random.split(key)
-        return jitter(tint, look(cut, x, scale=(0.8, 1.0), flip=0.5, rotation=5.0), chance=chance) if augment else x
+        turned = look(cut, x, scale=(0.8, 1.0), flip=0.5, rotation=5.0, rotation_chance=0.5)
+        return jitter(tint, turned, chance=chance)
 
     def fakes(key: Any, g: Any) -> Any:
         one, two = jax.random.split(key)

@@ -35,7 +35,7 @@ CARD = Card(
     access=Access.WEIGHTS,
     recovers="the image whose smashed features a client sent",
     knows="the server's part of the network, and labeled images of the task",
-    observes="features sent to the server",
+    observes="sent_features",
 )
 
 

@@ -41,7 +41,7 @@ CARD = Card(
     access=Access.WEIGHTS,
     recovers="the masked part of a training image",
     knows="the rest of the image, public images of other people",
-    observes="masked images",
+    observes="masked_image",
 )
 
 

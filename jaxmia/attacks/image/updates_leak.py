@@ -38,7 +38,7 @@ CARD = Card(
     access=Access.SCORES,
     recovers="the sample that a model was updated with",
     knows="the target's architecture and how it is updated, and labeled data of its task",
-    observes="scores of the probes after an update",
+    observes="updated_scores",
 )
 
 

@@ -36,7 +36,7 @@ CARD = Card(
     access=Access.SCORES,
     recovers="the image behind served scores and their explanation",
     knows="public images of other people, and what the target served for the victim's image",
-    observes="scores and explanation",
+    observes="explained_scores",
 )
 
 

@@ -45,7 +45,7 @@ CARD = Card(
     access=Access.LABELS,
     recovers="the sensitive attribute of a record",
     knows="the marginal of the sensitive attribute, the target's confusion matrix",
-    observes="the record without its sensitive attribute, and its label",
+    observes="record",
 )
 
 

@@ -41,7 +41,7 @@ CARD = Card(
     access=Access.SCORES,
     recovers="a secret in the training text of a language model, and how exposed every possible secret is",
     knows="the sentence around the secret, the tokens the secret may be made of",
-    observes="the text before and after the secret",
+    observes="surrounding_text",
 )
 
 

@@ -54,10 +54,10 @@ def cases(target: Target, card: Card) -> Any:
         return WANTED.astype(np.int32)
     if card.observes == "labels":  # batches of them
         return WANTED.reshape(2, -1).astype(np.int32)
-    if card.observes == "features sent to the server":
+    if card.observes == "sent_features":
         return prototypes().reshape(-1, *SHAPE)[:, :, ::-1]
     shown = jnp.asarray(prototypes().reshape(-1, *SHAPE))
-    if card.observes == "index of an image of the client":  # asked for by what the target calls each prototype
+    if card.observes == "client_index":  # asked for by what the target calls each prototype
         return np.asarray(jax.vmap(lambda x: target.apply(target.params, x).logits)(shown)).argmax(1).astype(np.int32)  # type: ignore[misc]
     # For "features" the target is the client's part: its answer is what the server sees.
     answer = target.view(min(card.access, target.granted)).answer

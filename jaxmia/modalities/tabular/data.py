@@ -6,11 +6,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxmia.audit.modality import MadeUp
 from jaxmia.data.types import Table
 from jaxmia.identity import digest
 from jaxmia.packages import require
 
-__all__ = ["SURVEYS", "Split", "Survey", "imputations", "one_hot", "split"]
+__all__ = ["DATA", "Split", "Survey", "imputations", "made_up", "one_hot", "split"]
+
+
+class Split(NamedTuple):
+    """Row numbers; no record is in two of them."""
+
+    training: Int[np.ndarray, " m"]
+    held_out: Int[np.ndarray, " m"]
+    public: Int[np.ndarray, " p"]
 
 
 class Survey(NamedTuple):
@@ -24,8 +33,7 @@ class Survey(NamedTuple):
       classes: values of the label.
       sensitive: index of the wanted attribute.
       unknown: indices of further attributes that the adversary lacks.
-      members: training records; as many are held out.
-      public: records that the adversary has in full.
+      parts: who trained the target, who is held out, and who is public: the adversary has those in full.
     """
 
     name: str
@@ -35,31 +43,28 @@ class Survey(NamedTuple):
     classes: int
     sensitive: int
     unknown: tuple[int, ...]
-    members: int
-    public: int
+    parts: Split
+    notes: tuple[str, ...] = ()
 
     @property
     def contents(self) -> dict[str, str]:
         """sha256 of all that it holds, by name."""
-        return {"records": digest(tuple(self))}
+        return {"records": digest(tuple(self[:-1]))}
+
+    @property
+    def victims(self) -> Int[np.ndarray, " v"]:
+        """Rows of the training, then of as many held-out records."""
+        return np.concatenate([self.parts.training, self.parts.held_out])
 
 
-class Split(NamedTuple):
-    """Row numbers; no record is in two of them."""
-
-    training: Int[np.ndarray, " m"]
-    held_out: Int[np.ndarray, " m"]
-    public: Int[np.ndarray, " p"]
-
-
-def fair(*, members: int = 1200, public: int = 2700) -> Survey:
+def fair(seed: int, *, members: int = 1200, public: int = 2700) -> Survey:
     """Fair 1978: how a woman rates her marriage is predicted, whether she had an affair is wanted."""
     from jaxmia.data import fair as source
 
-    return _survey("fair", source.load(), source.SENSITIVE, source.TARGET, (), members, public)
+    return _survey("fair", source.load(), source.SENSITIVE, source.TARGET, (), members, public, seed)
 
 
-def adult(*, members: int = 2000, public: int = 10_000) -> Survey:
+def adult(seed: int, *, members: int = 2000, public: int = 10_000) -> Survey:
     """Census income 1994: income is predicted, being married is wanted, `relationship` is unknown too."""
     from jaxmia.data import adult as source
 
@@ -71,14 +76,14 @@ def adult(*, members: int = 2000, public: int = 10_000) -> Survey:
     codes[:, place] = married[codes[:, place]]
     columns[place] = columns[place]._replace(levels=("no", "yes"))
     table = table._replace(columns=tuple(columns), codes=codes)
-    return _survey("adult", table, source.SENSITIVE, source.TARGET, ("relationship",), members, public)
+    return _survey("adult", table, source.SENSITIVE, source.TARGET, ("relationship",), members, public, seed)
 
 
-SURVEYS: dict[str, Callable[..., Survey]] = {"fair": fair, "adult": adult}
+DATA: dict[str, Callable[..., Survey]] = {"fair": fair, "adult": adult}
 
 
 def _survey(
-    name: str, table: Table, sensitive: str, label: str, unknown: tuple[str, ...], members: int, public: int
+    name: str, table: Table, sensitive: str, label: str, unknown: tuple[str, ...], members: int, public: int, seed: int
 ) -> Survey:
     records = np.unique(table.codes, axis=0)  # an equal record among the public would be the answer itself
     if min(members, public) < 1 or 2 * members + public > len(records):
@@ -96,16 +101,29 @@ def _survey(
         len(table.columns[target].levels),
         kept.index(table.position(sensitive)),
         tuple(kept.index(table.position(other)) for other in unknown),
-        members,
-        public,
+        split(len(records), members, public, seed),
     )
 
 
-def split(survey: Survey, seed: int) -> Split:
-    """Training, held-out and public records, drawn by `seed`."""
-    order = np.random.default_rng((seed, 1)).permutation(len(survey.codes))
-    m = survey.members
-    return Split(order[:m], order[m : 2 * m], order[2 * m : 2 * m + survey.public])
+def split(n: int, members: int, public: int, seed: int) -> Split:
+    """Training records, as many held out, and public ones, of `n`, drawn by `seed`."""
+    order = np.random.default_rng((seed, 1)).permutation(n)
+    return Split(order[:members], order[members : 2 * members], order[2 * members : 2 * members + public])
+
+
+def made_up(config: dict[str, Any], public: int) -> MadeUp:
+    """Zeros in the shapes of the survey that a configuration names."""
+    del public
+    section = config["data"]
+    columns, classes, sensitive, unknown = {
+        "fair": ((6, 7, 6, 4, 6, 6, 6, 2), 5, 7, ()),
+        "adult": ((6, 9, 16, 2, 15, 6, 5, 2, 4, 4, 7, 42), 2, 3, (5,)),
+    }[section["name"]]
+    n = 2 * section["members"] + section["public"]
+    codes, parts = np.zeros((n, len(columns)), np.int32), split(n, section["members"], section["public"], 0)
+    labels = np.arange(n, dtype=np.int32) % classes  # every one occurs
+    survey = Survey(section["name"], codes, labels, columns, classes, sensitive, unknown, parts)
+    return MadeUp(config, survey, {"imputations": {"imputation_label": np.zeros(2 * section["members"])}})
 
 
 def one_hot(codes: Int[np.ndarray, "n d"], columns: tuple[int, ...]) -> Float[np.ndarray, "n features"]:
@@ -113,13 +131,14 @@ def one_hot(codes: Int[np.ndarray, "n d"], columns: tuple[int, ...]) -> Float[np
     return np.concatenate([np.eye(size, dtype=np.float32)[codes[:, j]] for j, size in enumerate(columns)], axis=1)
 
 
-def imputations(survey: Survey, parts: Split, victims: Int[np.ndarray, " v"]) -> dict[str, Float[np.ndarray, " v"]]:
+def imputations(survey: Survey) -> dict[str, Float[np.ndarray, " v"]]:
     """What public records alone tell of the victims, as the probability of the sensitive value being 1.
 
     `prior` is its share, `imputation` a logistic regression from what the adversary knows of a victim, and
     `imputation_label` the same with the label: only what an attack finds beyond that has leaked from the model.
     """
     require("sklearn")
+    victims, parts = survey.victims, survey.parts
     from sklearn.linear_model import LogisticRegression
 
     hidden = {survey.sensitive, *survey.unknown}

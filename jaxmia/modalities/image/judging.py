@@ -1,19 +1,20 @@
 """Judging reconstructions: evaluators that are not the target, distances to private images, with intervals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmia import metrics
+from jaxmia.audit.modality import Arrays, Judged
 from jaxmia.compiling import jit
 from jaxmia.data import to_float
 from jaxmia.metrics.estimate import Estimate, block_jackknife, bootstrap
 from jaxmia.models.face_embedding import embed
 from jaxmia.target import digest
 
-__all__ = ["Judge", "classifier_judge", "embedding_judge", "judge_candidates"]
+__all__ = ["Judge", "classifier_judge", "embedding_judge", "judge", "judge_candidates"]
 
 
 class Judge(NamedTuple):
@@ -89,8 +90,18 @@ def embedding_judge(scene: Any, weights: dict[str, np.ndarray]) -> Judge:
     )
 
 
+def judge(judges: Sequence[Judge], scene: Any, arrays: Arrays) -> Judged:
+    """The metrics of all candidates, and those that the first judge takes for their class."""
+    del scene
+    given = arrays["candidates"], arrays["targets"], arrays["failed"], arrays.get("pairs")
+    summary, per_case = judge_candidates(judges, *given)
+    found = {f"metric:{name}": np.asarray(value, np.float32) for name, value in per_case.items()}
+    success = per_case[f"attack_accuracy@1 [{judges[0].name}]"] > 0
+    return Judged(summary, {"success": success, **found}, [{"kind": "pictures"}])
+
+
 def judge_candidates(
-    judges: list[Judge],
+    judges: Sequence[Judge],
     candidates: Float[np.ndarray, "n h w c"],
     targets: Int[np.ndarray, " n"],
     failed: np.ndarray,

@@ -1,0 +1,124 @@
+"""Training one network under a defense, or as a control; every modality does it so."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxmia import defenses
+from jaxmia.audit.modality import Training
+from jaxmia.audit.roles import keywords
+from jaxmia.compiling import jit
+from jaxmia.core import Defense
+from jaxmia.data import minibatches
+from jaxmia.defenses.dp_sgd import epsilon, poisson_batches
+from jaxmia.identity import digest
+from jaxmia.oracle import Outputs
+from jaxmia.train import mean_cross_entropy, supervised
+
+__all__ = ["Minibatches", "Network", "train"]
+
+
+class Minibatches(NamedTuple):
+    """Minibatches that carry the identity of what they are of (`engine.fit`)."""
+
+    batch: Callable[[int], Any]
+    identity: str
+
+    def __call__(self, step: int) -> Any:
+        return self.batch(step)
+
+
+class Network(NamedTuple):
+    """What is trained, and how.
+
+    Attributes:
+      module: the Linen module, `(x, train) -> logits`.
+      optimizer: any optax transformation.
+      steps: minibatches.
+      batch_size: examples in a minibatch, all where there are fewer.
+      augment: `(key, x) -> x` of one example; None for none.
+      pretrain: `(module, variables so far) -> Process`, one after another, before the training proper.
+      loss: `(outputs, minibatch) -> scalar`.
+    """
+
+    module: Any
+    optimizer: optax.GradientTransformation
+    steps: int
+    batch_size: int
+    augment: Callable[[Any, Any], Any] | None = None
+    pretrain: tuple[Callable[[Any, Any], Any], ...] = ()
+    loss: Callable[[Outputs, Any], Any] = mean_cross_entropy
+
+
+def train(
+    network: Network, arrays: dict[str, np.ndarray], contents: Any, how: Training
+) -> tuple[Any, Any, Defense, str]:
+    """Module, variables and defense of a network, and what the defense says of the privacy that was spent.
+
+    It is found in the folder of `how` when trained before. A defense that wants an expected batch size accounts for
+    Poisson sampling, and gets it.
+
+    Args:
+      network: what is trained.
+      arrays: "x" and "y", leading axis: examples.
+      contents: what tells these arrays from others, so that a training knows itself again; anything `digest` takes.
+      how: seed, folder, defense and kind of control. The labels of a "shuffled" one are shuffled already.
+
+    Raises:
+      ValueError: for a defense that wants what an audit does not have, or that a pre-training would void.
+    """
+    n = len(arrays["x"])
+    size, defended = min(network.batch_size, n), how.defense
+    batches, defense, spent, drawn = minibatches(arrays, size, how.seed), Defense(), "", "in epochs"
+    if defended:
+        method, supplied = defenses.get(defended["name"]), {"expected_batch_size": float(size)}
+        lacking = ", ".join(name for name in method.inputs if name not in supplied)
+        if lacking:
+            raise ValueError(f"{method.name}: needs {lacking}; an audit supplies {', '.join(supplied)}")
+        defense = method.factory(**{name: supplied[name] for name in method.inputs}, **keywords(defended))
+        if method.inputs and network.pretrain:
+            raise ValueError(f"{method.name}: guards no pre-training; legal are targets without one")
+        if method.inputs:
+            batches, drawn = poisson_batches(arrays, size / n, seed=how.seed), "one by one"
+            spent = _spent(defended, size / n, network.steps, n) if how.real else ""
+    batches = Minibatches(batches, digest([contents, arrays["y"], (drawn, size, how.seed)]))
+    module, start = network.module, None
+    if how.control in ("untrained", "constant"):
+        return module, _initial(network, how, batches), defense, spent
+    key = jax.random.key(how.seed)
+    for i, stage in enumerate(network.pretrain):
+        part = f"pretrain-{i + 1}"
+        start, _ = how.fit(stage(module, start), key, batches, folder=how.folder / part, title=f"{how.title}: {part}")
+
+    def augmented(key: Any, batch: Any) -> Any:
+        keys = jax.random.split(key, batch["x"].shape[0] + 1)
+        x = jax.vmap(network.augment)(keys[1:], batch["x"]) if network.augment else batch["x"]
+        return defense.data(keys[0], {**batch, "x": x})
+
+    hooks = defense._replace(data=augmented)
+    process = supervised(
+        module, network.optimizer, steps=network.steps, defense=hooks, loss=network.loss, start=start
+    )  # fmt: skip
+    variables, _ = how.fit(process, key, batches, folder=how.folder, title=how.title)
+    return defense.model(module), variables, defense, spent
+
+
+def _initial(network: Network, how: Training, batches: Any) -> Any:
+    """The weights that training begins with; of a constant network zeros, so that it answers the same to everything."""
+    process = supervised(network.module, network.optimizer, steps=network.steps)
+    begin = lambda key, batch: process.read(process.init(key, batch))  # noqa: E731
+    if how.real and how.control == "untrained":
+        return jit(begin)(jax.random.key(how.seed), batches(0))
+    shapes = jax.eval_shape(begin, jax.random.key(how.seed), batches(0))
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def _spent(defended: dict[str, Any], rate: float, steps: int, n: int) -> str:
+    """The epsilon of one example."""
+    delta = 0.1 / n
+    spent = epsilon(noise_multiplier=defended["noise_multiplier"], rate=rate, steps=steps, delta=delta)
+    return f"epsilon {spent:.3g} for one example at delta {delta:.1g}"

@@ -1,0 +1,43 @@
+"""What a page shows of its cells beside their metrics, one module for each kind of exhibit.
+
+A kind is a module here with `FIRST`, whether it stands before the metrics, and `section(run, cells) -> (template, values)`,
+which makes its part of the page of all cells that have such an exhibit.
+"""
+
+import importlib
+import pkgutil
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from jaxmia.report.folder import Run
+
+__all__ = ["kinds", "sections"]
+
+
+def kinds() -> list[str]:
+    """Names of all kinds."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def sections(run: Run, environment: jinja2.Environment) -> list[dict[str, Any]]:
+    """The parts of a page, those of what cells have, in the order in which they first have it.
+
+    Raises:
+      ValueError: for a kind that there is none of, naming the cell.
+    """
+    cells: dict[str, list[Any]] = {}
+    for cell in run.cells:
+        for exhibit in cell.exhibits:
+            cells.setdefault(exhibit["kind"], []).append(cell)
+    made = []
+    for kind, having in cells.items():
+        if kind not in kinds():
+            where = run.folder / "cells" / having[0].name / "cell.json"
+            raise ValueError(f"{where}: exhibits: kind is {kind!r}; legal is one of {', '.join(kinds())}")
+        module = importlib.import_module(f"{__name__}.{kind}")
+        template, values = module.section(run, having)
+        html = environment.get_template(f"exhibits/{template}.html.j2").render(values)
+        made.append({"first": module.FIRST, "html": Markup(html)})  # noqa: S704 (rendered, with escapes)
+    return made
