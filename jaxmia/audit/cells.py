@@ -140,13 +140,17 @@ def _label(name: str, section: dict[str, Any], config: dict[str, Any]) -> str:
     """What the page calls an attack: its title, and what tells it from the same attack with other settings."""
     title, short = attacks.get(section["name"]).card.title, section["name"].rsplit("/", 1)[-1]
     alike = [other for _, other in named(listed(config["attacks"])) if other["name"] == section["name"]]
-    words = [
-        value if isinstance(value, str) else f"{key} {value}"
-        for key, value in keywords(section).items()
-        if key != "base" and value is not None and any(other.get(key) != value for other in alike)
-    ]
-    if len(alike) > 1 and len({configuration.digest(keywords(other)) for other in alike}) == len(alike):
+
+    def worded(one: dict[str, Any]) -> str:
+        words = [
+            value if isinstance(value, str) else f"{key} {value}"
+            for key, value in keywords(one).items()
+            if key != "base" and value is not None and any(other.get(key) != value for other in alike)
+        ]
         return ", ".join([title, *words])
+
+    if len(alike) > 1 and [worded(other) for other in alike].count(worded(section)) == 1:
+        return worded(section)
     return title + (f" ({name})" if name != short else "")
 
 

@@ -1,7 +1,7 @@
 """Claims: which of two attacks is stronger, as a paper says it, judged on the same things attacked.
 
     claims:
-      - {stronger: ked_mi, weaker: gmi, metric: "attack_accuracy@1 [vgg_hard]", of: "KED-MI, ICCV 2021"}
+      - {stronger: ked_mi, weaker: gmi, metric: attack_accuracy@1, of: "KED-MI, ICCV 2021"}
       - {stronger: graph_mi, weaker: baseline/features, metric: auc, of: "GraphMI, IJCAI 2021"}
 
 Either side is an attack of the configuration by the name of its cells, or a baseline. A claim is judged on every target:
@@ -32,7 +32,7 @@ def claim(*, stronger: str = "", weaker: str = "", metric: str = "", of: str = "
     Args:
       stronger: the attack or `baseline/NAME` that is said to be stronger.
       weaker: the other.
-      metric: by which, as in results.csv.
+      metric: by which, as in results.csv; without an evaluator it is judged by each.
       of: who says so.
     """
     return {"stronger": stronger, "weaker": weaker, "metric": metric, "of": of}
@@ -62,13 +62,13 @@ def table(config: dict[str, Any], runs: Sequence[pathlib.Path]) -> dict[str, Any
             sides = [[_cell(run, job.name, entry[side]) for run in runs] for side in ("stronger", "weaker")]
             if not all(map(files.is_done, sum(sides, []))):
                 continue
-            measured = [[_measured(cell, entry["metric"]) for cell in cells] for cells in sides]
-            found = _difference(sides, measured, entry["metric"])
-            verdict = "confirmed" if found.low > 0 else "refuted" if found.high < 0 else "undecided"
-            shown = {**found._asdict(), "unit": measured[0][0].get("unit", "")}
-            rows.append(
-                [f"{entry['stronger']} over {entry['weaker']}", entry["of"], job.name, entry["metric"], shown, verdict]
-            )
+            for metric in _metrics(sides[0][0], entry["metric"]):
+                measured = [[_measured(cell, metric) for cell in cells] for cells in sides]
+                found = _difference(sides, measured, metric)
+                verdict = "confirmed" if found.low > 0 else "refuted" if found.high < 0 else "undecided"
+                shown = {**found._asdict(), "unit": measured[0][0].get("unit", "")}
+                said = f"{entry['stronger']} over {entry['weaker']}"
+                rows.append([said, entry["of"], job.name, metric, shown, verdict])
     note = "By how much the first is stronger than the second on the same things attacked; positive is as claimed."
     columns = ["claim", "of", "target", "metric", "difference", "verdict"]
     return {"title": "Claims", "columns": columns, "rows": rows, "note": note}
@@ -77,6 +77,12 @@ def table(config: dict[str, Any], runs: Sequence[pathlib.Path]) -> dict[str, Any
 def _cell(run: pathlib.Path, target: str, side: str) -> pathlib.Path:
     kind, _, name = side.rpartition("/")
     return run / "cells" / (f"baseline--{name}" if kind else f"{target}--{name}")
+
+
+def _metrics(cell: pathlib.Path, named: str) -> list[str]:
+    """The metric of that name; where each evaluator has its own, all of them."""
+    metrics = read_object(cell / "cell.json").values["metrics"]
+    return [name for name in metrics if name.startswith(f"{named} [")] or [named]
 
 
 def _measured(cell: pathlib.Path, metric: str) -> dict[str, Any]:

@@ -19,13 +19,15 @@ CONFIG = {
 GROUPS = np.repeat(np.arange(10), 4)
 
 
-def cell(run, name, values, *, per_thing=True, **metric):
+def cell(run, name, values, *, per_thing=True, judges=None, **metric):
     """A finished cell with one metric."""
     where = run / "cells" / name
     where.mkdir(parents=True)
     arrays = {"targets": GROUPS, "case_ids": np.arange(len(GROUPS))}
     folder.write_npz(where / "candidates.npz", **arrays, **({"metric:accuracy": values} if per_thing else {}))
-    folder.write_json(where / "cell.json", {"metrics": {"accuracy": {**bootstrap(values)._asdict(), **metric}}})
+    names = [f"accuracy [{judge}]" for judge in judges] if judges else ["accuracy"]
+    measured = {**bootstrap(values)._asdict(), **metric}
+    folder.write_json(where / "cell.json", {"metrics": dict.fromkeys(names, measured)})
     folder.write_json(where / "done.json", {})
 
 
@@ -66,6 +68,11 @@ def test_a_metric_of_the_whole_is_decided_by_seeds_or_by_both_intervals(tmp_path
         a["value"] - b["value"] - np.hypot(a["value"] - a["low"], b["high"] - b["value"])
     )
     assert row[-2]["high"] - row[-2]["low"] > max(a["high"] - a["low"], b["high"] - b["low"])
+
+
+def test_every_evaluator_judges_a_claim(tmp_path):
+    rows = claims.table(CONFIG, runs_of(tmp_path, 0.3, per_thing=False, judges=["a", "b"]))["rows"]
+    assert [row[3] for row in rows] == ["accuracy [a]", "accuracy [b]"]
 
 
 def test_what_is_not_there_is_refused_or_left_out(tmp_path):
