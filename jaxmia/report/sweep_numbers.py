@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from scipy.special import stdtrit
+
 from jaxmia.report import tables
 from jaxmia.report.folder import Cell, Measured, Target
 from jaxmia.report.sweep_folder import Setting, number_in
@@ -22,7 +24,6 @@ __all__ = [
     "points",
     "pooled",
     "shown",
-    "student_quantile",
     "varying",
 ]
 
@@ -68,29 +69,6 @@ class Point(NamedTuple):
     metric: str
 
 
-def student_quantile(share: float, degrees: int) -> float:
-    """Quantile of Student's t, `share` in (0.5, 1), whole degrees of freedom from 1.
-
-    Abramowitz and Stegun, Handbook of Mathematical Functions (1964), equations 26.7.3 and 26.7.4, by bisection.
-    """
-
-    def inside(angle: float) -> float:
-        """P(|T| < t) for t = tan(angle) * sqrt(degrees)."""
-        cosine, term, total = math.cos(angle), 1.0, 0.0
-        for k in range(degrees // 2):
-            total += term
-            term *= cosine**2 * ((2 * k + 2) / (2 * k + 3) if degrees % 2 else (2 * k + 1) / (2 * k + 2))
-        if degrees % 2:
-            return 2 / math.pi * (angle + math.sin(angle) * cosine * total)
-        return math.sin(angle) * total
-
-    low, high = 0.0, math.pi / 2
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if inside(middle) < 2 * share - 1 else (low, middle)
-    return math.tan(low) * math.sqrt(degrees)
-
-
 def pooled(parts: Sequence[tuple[int, Measured]]) -> Pooled:
     """The mean of one metric over cells, each with its seed.
 
@@ -109,7 +87,7 @@ def pooled(parts: Sequence[tuple[int, Measured]]) -> Pooled:
     value = statistics.fmean(means)
     spread = statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0
     if spread > 0:
-        half = student_quantile((1 + first.confidence) / 2, len(means) - 1) * spread
+        half = float(stdtrit(len(means) - 1, (1 + first.confidence) / 2)) * spread
         low, high = value - half, value + half
         if first.unit == "share":
             low, high = max(low, 0.0), min(high, 1.0)

@@ -92,12 +92,6 @@ def test_the_same_folder_gives_the_same_bytes(sweep):
     assert report.build_sweep(sweep).read_bytes() == first and not list(sweep.glob("*.partial"))
 
 
-@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 30, 101])
-@pytest.mark.parametrize("quantile", [0.9, 0.975, 0.995])
-def test_student_quantile(degrees, quantile):
-    assert numbers.student_quantile(quantile, degrees) == pytest.approx(stdtrit(degrees, quantile), rel=1e-9)
-
-
 def test_several_seeds_get_the_interval_of_their_means():
     parts = [(0, share(0.3, 0, 1)), (0, share(0.5, 0, 1)), (1, share(0.5, 0, 1)), (2, share(0.6, 0, 1))]
     pool = numbers.pooled(parts)
