@@ -160,7 +160,7 @@ def _value_and_grad(loss: Callable) -> Callable:
 
 
 class Defense(NamedTuple):
-    """Eight hooks, each the identity by default; a defense sets the ones it needs.
+    """Hooks, each the identity by default, or None where there is none; a defense sets the ones it needs.
 
     Attributes:
       model: `module -> module` (bottlenecks, skip removal).
@@ -174,6 +174,9 @@ class Defense(NamedTuple):
       answer: `(key, answer) -> answer`, at serving time, of scores and of the labels made of them (rounding, noise).
       send: `(key, feature) -> feature`, of what a client sends in split inference. The key of both is the target's, which
         draws it from a secret and from the query: equal queries meet equal noise, whatever key the adversary has.
+      batches: `(arrays, size, seed) -> (step -> minibatch)` of `size` examples, expected; None draws them in epochs. A
+        defense whose guarantee needs it is void without, and guards nothing that was trained before.
+      spent: `(size, examples, steps) -> ` what its guarantee came to, in words; None where there is none.
     """
 
     model: Callable[[Any], Any] = _same
@@ -184,6 +187,8 @@ class Defense(NamedTuple):
     trainer: Callable[[Process], Process] = _same
     answer: Callable[[Key, Answer], Answer] = _same_second
     send: Callable[[Key, Answer], Answer] = _same_second
+    batches: Callable[[dict[str, Any], int, int], Callable[[int], Any]] | None = None
+    spent: Callable[[int, int, int], str] | None = None
 
 
 class Card(NamedTuple):

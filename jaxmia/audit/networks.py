@@ -14,7 +14,6 @@ from jaxmia.audit.roles import keywords
 from jaxmia.compiling import jit
 from jaxmia.core import Defense
 from jaxmia.data import minibatches
-from jaxmia.defenses.dp_sgd import epsilon, poisson_batches
 from jaxmia.identity import digest
 from jaxmia.oracle import Outputs
 from jaxmia.train import mean_cross_entropy, supervised
@@ -59,8 +58,7 @@ def train(
 ) -> tuple[Any, Any, Defense, str]:
     """Module, variables and defense of a network, and what the defense says of the privacy that was spent.
 
-    It is found in the folder of `how` when trained before. A defense that wants an expected batch size accounts for
-    Poisson sampling, and gets it.
+    It is found in the folder of `how` when trained before. Minibatches are the defense's, where it draws its own.
 
     Args:
       network: what is trained.
@@ -80,11 +78,12 @@ def train(
         if lacking:
             raise ValueError(f"{method.name}: needs {lacking}; an audit supplies {', '.join(supplied)}")
         defense = method.factory(**{name: supplied[name] for name in method.inputs}, **keywords(defended))
-        if method.inputs and network.pretrain:
-            raise ValueError(f"{method.name}: guards no pre-training; legal are targets without one")
-        if method.inputs:
-            batches, drawn = poisson_batches(arrays, size / n, seed=how.seed), "one by one"
-            spent = _spent(defended, size / n, network.steps, n) if how.real else ""
+        if defense.batches is not None:
+            if network.pretrain:
+                raise ValueError(f"{method.name}: guards no pre-training; legal are targets without one")
+            batches, drawn = defense.batches(arrays, size, how.seed), f"by {method.name}"
+        if defense.spent is not None and how.real:
+            spent = defense.spent(size, n, network.steps)
     batches = Minibatches(batches, digest([contents, arrays["y"], (drawn, size, how.seed)]))
     module, start = network.module, None
     if how.control in ("untrained", "constant"):
@@ -115,10 +114,3 @@ def _initial(network: Network, how: Training, batches: Any) -> Any:
         return jit(begin)(jax.random.key(how.seed), batches(0))
     shapes = jax.eval_shape(begin, jax.random.key(how.seed), batches(0))
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-
-def _spent(defended: dict[str, Any], rate: float, steps: int, n: int) -> str:
-    """The epsilon of one example."""
-    delta = 0.1 / n
-    spent = epsilon(noise_multiplier=defended["noise_multiplier"], rate=rate, steps=steps, delta=delta)
-    return f"epsilon {spent:.3g} for one example at delta {delta:.1g}"

@@ -44,7 +44,7 @@ CARD = Card(
     url="https://arxiv.org/abs/1607.00133",
     year=2016,
     modality="any",
-    hook="grads",
+    hook="grads, batches, spent",
 )
 
 OVERFLOW = 1e-9
@@ -113,7 +113,15 @@ def dp_sgd(
 
         return value_and_grad
 
-    return Defense(grads=grads)
+    def batches(arrays: dict[str, Any], size: int, seed: int) -> Callable[[int], Any]:
+        return poisson_batches(arrays, size / len(arrays["x"]), seed=seed)
+
+    def spent(size: int, examples: int, steps: int) -> str:
+        delta = 0.1 / examples
+        found = epsilon(noise_multiplier=float(noise_multiplier), rate=size / examples, steps=steps, delta=delta)
+        return f"epsilon {found:.3g} for one example at delta {delta:.1g}"
+
+    return Defense(grads=grads, batches=batches, spent=spent)
 
 
 def poisson_batches(
