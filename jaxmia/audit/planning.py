@@ -172,7 +172,8 @@ def _cells(checked: dict[str, Any]) -> list[dict[str, Any]]:
 def _parts(config: dict[str, Any], timed: bool, limit: int, public: int) -> Iterator[tuple[str, Any, Callable]]:
     """Every part of an audit: name, what its programs depend on, and what compiles it."""
     modality, config = modality_of(config), {**config, "controls": ()}
-    config, data, given = modality.made_up(config, public) if modality.made_up else MadeUp(config, load(config))
+    made_up = modality.made_up or (lambda config, public: MadeUp(config, load(config)))
+    config, data, given = made_up(config, public)
     common = {name: config[name] for name in ("modality", "data", "plan")}
     measure = _Trainings(timed)
 

@@ -37,7 +37,7 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
           control          boolean: true where nothing can be recovered (shuffled labels, random public images ...)
           card             object: title, paper, url, year, modality, access (text as `granted`), recovers, knows
           hyperparameters  object of name: JSON value
-          n                number of candidates
+          n                number of things attacked: candidates, records, nodes, secrets
           seconds          wall clock
           environment      optional: object, what the cell was made with (as in environment.json, whose entries it replaces)
           queries          {"mean": number, "max": number, "training": number}: the first two per case, on top of what

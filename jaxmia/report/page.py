@@ -118,7 +118,7 @@ def _summary(run: Run) -> str:
         count(len(attacks), "attack"),
         count(len(controls), "control"),
         count(len(run.targets), "target"),
-        count(sum(cell.n for cell in run.cells), "candidate"),
+        f"{sum(cell.n for cell in run.cells):,} attacked",
         str(run.environment.get("date") or ""),
     ]
     return " · ".join(part for part in parts if part)
