@@ -1,6 +1,7 @@
 """What is installed: the wheel alone does an audit, and a package of an extra that is missing is one sentence."""
 
 import ast
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -46,10 +47,8 @@ def installed(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     try:
-        import setuptools
-
-        able = int(setuptools.__version__.split(".")[0]) >= 77  # else pip fetches what pyproject.toml asks for
-    except ImportError:
+        able = int(importlib.metadata.version("setuptools").split(".")[0]) >= 77  # else pip fetches it
+    except importlib.metadata.PackageNotFoundError:
         able = False
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", str(where), str(source)]
     subprocess.run([*command, *["--no-build-isolation"] * able], check=True, timeout=300)

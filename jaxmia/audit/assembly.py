@@ -19,15 +19,20 @@ from jaxmia.core import Attack, Cases, Process, Scalar
 from jaxmia.oracle import Access, ThreatModelError
 from jaxmia.sections import check_numbers, within
 
-__all__ = ["asked", "assemble", "blank", "check", "family", "load", "settings_of", "untrained"]
+__all__ = ["asked", "assemble", "blank", "check", "family", "is_divided_by_seed", "load", "settings_of", "untrained"]
 
 
 def load(config: dict[str, Any]) -> Any:
     """The data of a configuration."""
     section = config["data"]
-    factory = modality_of(config).data[section["name"]]
-    seeded = {"seed": config["seed"]} if "seed" in inspect.signature(factory).parameters else {}
-    return factory(**seeded, **keywords(section))
+    seeded = {"seed": config["seed"]} if is_divided_by_seed(config) else {}
+    return modality_of(config).data[section["name"]](**seeded, **keywords(section))
+
+
+def is_divided_by_seed(config: dict[str, Any]) -> bool:
+    """Whether the data are others for another seed of the configuration."""
+    factory = modality_of(config).data[config["data"]["name"]]
+    return "seed" in inspect.signature(factory).parameters
 
 
 def family(config: dict[str, Any]) -> dict[str, Any]:
@@ -111,13 +116,13 @@ def check(config: dict[str, Any]) -> Any:
     jobs = targets.jobs(config, modality.controls)
     data = load(config)
     inputs = Inputs(modality, config, data, lambda process, batches, name: blank(process, None, batches)[0])
+    modality.check(inputs)
     fitted: list[Fitted] = []
     for job in jobs:
         with within(f"defenses ({job.defense['name']})" if job.defense else f"targets ({job.section['name']})"):
             recipe = modality.targets[job.section["name"]](**keywords(job.section))
             how = Training(blank, pathlib.Path(), config["seed"], "", job.defense, job.control, real=False)
             fitted.append(modality.fit(recipe, data, how))
-    modality.check(inputs)
     for target in _distinct(fitted):
         for section in listed(config["attacks"]):
             with within(f"attacks ({section['name']})"):

@@ -88,9 +88,10 @@ def sweep(
 
 def _refuse_other_data(where: pathlib.Path, cell: dict[str, Any], contents: dict[str, str]) -> None:
     """Raise ValueError if a finished cell was made of the same data when it held something else."""
+    deciding = ["data", *["seed"] * assembly.is_divided_by_seed(cell)]
     for path in where.glob("*/identity.json"):
         found = read_object(path).values
-        if found["sections"]["data"] == roles.decisions(cell)["data"]:
+        if all(found["sections"][section] == roles.decisions(cell)[section] for section in deciding):
             files.refuse_other_data(f"sweep {where}", found["data"], contents)
 
 
