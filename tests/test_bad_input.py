@@ -466,6 +466,7 @@ class Tensor:
         return self._array
 
 
+@pytest.mark.nightly
 def test_labels_in_every_legal_form_are_the_same_cases():
     forms = ([0, 2, 1], (0, 2, 1), np.array([0, 2, 1]), np.array([0, 2, 1], np.uint8), jnp.array([0, 2, 1]))
     for cases in (*forms, Tensor(np.array([0, 2, 1])), [np.int64(0), 2, 1]):

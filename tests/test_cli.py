@@ -94,6 +94,7 @@ def test_a_run_folder_holds_everything(audited):
     assert "MI-Face" in (run / "report.html").read_text()
 
 
+@pytest.mark.nightly
 def test_without_npm_the_trained_evaluators_judge_alone_and_it_is_said(audited, capsys):
     path, run = audited
     assert cli.main(["attack", str(path), "--out", str(run)]) == 0
@@ -105,6 +106,7 @@ def test_without_npm_the_trained_evaluators_judge_alone_and_it_is_said(audited, 
     assert [one["name"] for one in json.loads((run / "evaluators.json").read_text())] == ["wide_mlp"]
 
 
+@pytest.mark.nightly
 def test_a_defense_that_accounts_for_poisson_sampling_gets_it(audited):
     scene = DATA["folder"](root=str(audited[0].parent / "people"), size=12, private=3)
     recipe, labels = zoo.TARGETS["softmax"](batch_size=6), scene.split.train.labels
@@ -120,6 +122,7 @@ def test_a_defense_that_accounts_for_poisson_sampling_gets_it(audited):
     assert len(batch["mask"]) > 6 and batch["mask"].sum() < len(batch["mask"])
 
 
+@pytest.mark.nightly
 def test_a_finished_run_is_not_run_again(audited, monkeypatch):
     path, run = audited
     before = mtimes(run / "training", run / "cells")
@@ -129,6 +132,7 @@ def test_a_finished_run_is_not_run_again(audited, monkeypatch):
     assert mtimes(run / "training", run / "cells") == before
 
 
+@pytest.mark.nightly
 def test_an_unfinished_cell_is_judged_again_from_its_candidates(audited, monkeypatch):
     path, run = audited
     cell = run / "cells" / "softmax--mi_face"
@@ -148,6 +152,7 @@ def test_the_report_is_rebuilt_alone(audited, capsys):
     assert capsys.readouterr().out == f"report: {run / 'report.html'}\n"
 
 
+@pytest.mark.nightly
 def test_an_evaluator_that_can_be_had_later_judges_what_is_finished(audited, monkeypatch):
     path, run = audited
     before = mtimes(run / "training", *(run / "cells").glob("*/work"))
@@ -171,6 +176,7 @@ def test_an_evaluator_that_can_be_had_later_judges_what_is_finished(audited, mon
     assert mtimes(run / "training", *(run / "cells").glob("*/work")) == before
 
 
+@pytest.mark.nightly
 def test_evaluate_changes_evaluators_and_nothing_else(nowhere, audited, capsys):
     path, run = audited
     candidates = {}
@@ -219,6 +225,7 @@ def test_a_sweep_is_one_folder_per_cell_and_one_table(nowhere, tmp_path, capsys,
     assert capsys.readouterr().err.count("found finished") == 2
 
 
+@pytest.mark.nightly
 def test_a_failing_cell_does_not_stop_a_sweep(nowhere, tmp_path, capsys):
     path, out = write_config(tmp_path), tmp_path / "sweep"
     assert cli.main(["sweep", str(path), "--out", str(out), "--set", "sweep.targets.momentum=[100, 0.9]"]) == 2
@@ -264,6 +271,7 @@ def test_lists_are_aligned_text_or_a_table_on_a_terminal(nowhere, words, expecte
     assert "│" in table and all(len(line) <= 200 for line in table.splitlines())
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", cli.KINDS)
 @pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 160])
 def test_a_terminal_of_any_width_cuts_no_name_and_no_color_means_no_escapes(kind, columns, capsys, monkeypatch):
@@ -319,6 +327,7 @@ def test_show_describes_a_method(capsys):
     ]
 
 
+@pytest.mark.nightly
 def test_whatever_is_listed_can_be_shown_with_all_its_keywords(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     for kind in cli.KINDS:
@@ -348,6 +357,7 @@ def test_who_has_read_enough_hears_nothing():
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.nightly
 def test_an_attack_cut_off_goes_on_with_targets_that_are_read_back(nowhere, tmp_path, monkeypatch):
     """What is trained in one process and read back in another must be the same run to the engine."""
     path, run = write_config(tmp_path), tmp_path / "run"

@@ -68,6 +68,7 @@ PYTHON = [
 ]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("page", "code"), PYTHON, ids=[f"{page.name}-{i}" for i, (page, _) in enumerate(PYTHON)])
 def test_python_in_pages_runs_as_printed(page, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -41,6 +41,7 @@ def same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.nightly
 def test_a_sweep_of_numbers_draws_what_each_setting_draws_alone():
     cases = ({"rate": np.repeat(RATES, 24)}, np.tile(CASES, 3))
     both = solve(swept(lambda s: walk(**s), steps=12), KEY, cases, ids=np.tile(np.arange(24), 3), plan=ONE)
@@ -52,6 +53,7 @@ def test_a_sweep_of_numbers_draws_what_each_setting_draws_alone():
     assert np.ptp(both.output.reshape(3, 24, 16), axis=0).max() > 0.1 and len(set(both.steps.tolist())) > 3
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("loop", ["host", "scan"])
 def test_with_a_microbatch_the_chunk_changes_nothing(loop):
     found = [solve(walk(), KEY, CASES, plan=ONE._replace(chunk=c, microbatch=4, loop=loop)) for c in (8, 12, 24)]
@@ -73,6 +75,7 @@ def chunks_tried(monkeypatch):
     return tried
 
 
+@pytest.mark.nightly
 def test_the_chunk_fits_the_memory(monkeypatch):
     plan, tried = ONE._replace(chunk=None), chunks_tried(monkeypatch)
     whole = solve(walk(), KEY, CASES, plan=plan)
@@ -89,6 +92,7 @@ def test_the_chunk_fits_the_memory(monkeypatch):
     assert tried == [24]
 
 
+@pytest.mark.nightly
 def test_a_case_that_alone_is_too_large_is_refused_before_anything_runs(monkeypatch):
     ran = []
 
@@ -110,6 +114,7 @@ def test_a_case_that_alone_is_too_large_is_refused_before_anything_runs(monkeypa
     assert solve(walk(), KEY, CASES, plan=ONE._replace(chunk=1)).output.shape == (24, 16)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("when", ["compiling", "running"])
 def test_out_of_memory_halves_the_chunk_and_goes_on(when, monkeypatch, capsys, tmp_path):
     blocks, plan = [], ONE._replace(chunk=16, microbatch=2, block=1)
@@ -173,6 +178,7 @@ def training():
     return supervised(models.MLP(8, width=24), optax.adam(1e-2), steps=30), minibatches(data, 16, 0)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("how", ["data_parallel", "fully_sharded"])
 def test_training_on_four_devices_is_training_on_one(how, tmp_path):
     process, batches = training()

@@ -106,6 +106,7 @@ def walk(kind="step", scale=0.5):
     return Process(init, step, lambda x: at["read"] * x, 4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["init", "step", "read"])
 def test_init_step_and_read_all_decide_a_solve_and_a_training(kind, tmp_path):
     solve(walk(kind), KEY, CASES, folder=tmp_path / "solve", plan=QUIET)
@@ -131,6 +132,7 @@ def test_the_refusal_names_what_differs(changed, named, tmp_path):
         solve(walk(), **given | changed, folder=tmp_path, plan=QUIET)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "changed",
     [{"chunk": 2}, {"chunk": 4, "microbatch": 2}, {"block": 2}, {"mapper": "pmap"}, {"loop": "host"},
@@ -182,6 +184,7 @@ print(json.dumps({name: sorted(texts) for name, texts in found.items()}))
 """
 
 
+@pytest.mark.nightly
 def test_the_same_attack_in_another_process_with_another_chunk_is_the_same():
     found = []
     for seed, chunks in (("1", ["3", "2"]), ("2", ["1"])):
@@ -311,6 +314,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("call", ["mkdir", "open", "replace"])
 def test_a_failed_save_ends_and_so_does_its_process(call, tmp_path):
     told = subprocess.run(

@@ -55,6 +55,7 @@ def test_fresh_noise_is_the_adversarys_to_average(make):
     assert (first != served(make(), IMAGES)).all()
 
 
+@pytest.mark.nightly
 def test_the_same_query_in_any_batch_order_chunk_and_device_count_has_the_same_bits():
     answer = device().view(Access.SCORES).answer
     whole = served(device(), IMAGES)

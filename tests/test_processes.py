@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 
 def worker(coordinator, processes, process, out, folder):
@@ -50,6 +51,7 @@ def started(processes, folder):
     return [dict(np.load(out, allow_pickle=False)) for out in outs]
 
 
+@pytest.mark.nightly
 def test_two_processes_are_one(tmp_path):
     (alone,) = started(1, tmp_path / "one")
     two = started(2, tmp_path / "two")

@@ -129,6 +129,7 @@ def questions(oracle, steps=5, mutation=0.1):
     return evolve(fitness, PRIOR, members=4, steps=steps, mutation=mutation)
 
 
+@pytest.mark.nightly
 def test_sweeps_and_restarts_count_what_they_ask():
     endpoint = Endpoint()
     oracle = from_callable(endpoint.scores, classes=CLASSES).view(Access.SCORES)
@@ -142,6 +143,7 @@ def test_sweeps_and_restarts_count_what_they_ask():
         assert endpoint.asked - before == found.info.queries.sum() == 3 * 2 * (4 + 2 * steps)
 
 
+@pytest.mark.nightly
 def test_a_step_that_goes_wrong_has_asked_all_the_same():
     endpoint = Endpoint()
 
@@ -212,6 +214,7 @@ class OutOfQuota(Exception):
     pass
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("call", [6, 10])
 def test_an_error_comes_out_as_it_was_and_what_was_answered_is_kept(call, tmp_path):
     alone = Endpoint()
@@ -298,6 +301,7 @@ def worker(folder, asked, last, out):
     np.savez(out, *jax.tree.leaves(found))
 
 
+@pytest.mark.nightly
 def test_kill_9_makes_it_answer_nothing_twice(tmp_path):
     def work(name, last):
         out = tmp_path / f"{name}.npz"

@@ -92,6 +92,7 @@ def newest(folder):
     return max((int(file.stem.removeprefix("step-")) for file in folder.glob("step-*.json")), default=0)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("job", KILLS)
 def test_kills_change_nothing(job, tmp_path):
     folder, out, cache, (seed, kills, every) = tmp_path / "run", tmp_path / "out.npz", tmp_path / "cache", KILLS[job]
@@ -122,6 +123,7 @@ def test_kills_change_nothing(job, tmp_path):
         np.testing.assert_array_equal(final[name], values, strict=True)
 
 
+@pytest.mark.nightly
 def test_devices_batches_and_chunks_change_nothing(tmp_path):
     found = {}
     for devices in (1, 2, 4, 8):  # eight with two cases each are more than there are: padding

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmia import Access, attacks, from_linen, models, solve
 from jaxmia.plan import Plan
@@ -31,6 +32,7 @@ def test_and_can_be_attacked():
     assert found.output.dtype == np.float32 and np.all(np.isfinite(found.output))
 
 
+@pytest.mark.nightly
 def test_first_layers_are_a_module_that_answers_a_feature():
     module, x = models.VGG(3, stages=((4,), (5,)), hidden=6), jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
     first = FirstLayers(module, "block1")

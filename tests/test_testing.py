@@ -17,6 +17,7 @@ def changed(module, **parts):
     return copy
 
 
+@pytest.mark.nightly
 def test_an_attack_and_a_defense_of_another_package_are_certified():
     check_attack("image/choose", choose)
     check_defense("mine/temper", temper)

@@ -92,6 +92,7 @@ def test_batch_statistics_move_to_those_of_the_data_and_are_used():
     assert not np.allclose(train.predict(module, forgotten, x), train.predict(module, variables, x), atol=1.0)
 
 
+@pytest.mark.nightly
 def test_one_step_moves_statistics_by_the_momentum():
     module = Net(normalized=True)
     x, y = _blobs(40, 3, offset=2.0)
@@ -177,6 +178,7 @@ def test_data_hook_changes_minibatches_with_a_key_of_each_step():
     assert np.mean(train.predict(Net(), variables, x).argmax(1) == (y + 1) % CLASSES) > 0.97
 
 
+@pytest.mark.nightly
 def test_loss_hook_gets_features_and_wraps_the_given_loss():
     def shrink(plain):
         return lambda outputs, batch: plain(outputs, batch) + 10 * jnp.mean(outputs.features["penultimate"] ** 2)
@@ -288,6 +290,7 @@ def _distance(variables):
     return scipy.stats.wasserstein_distance(made, scipy.stats.norm(3.0, 0.5).ppf((np.arange(4000) + 0.5) / 4000))
 
 
+@pytest.mark.nightly
 def test_gan_learns_a_distribution_of_one_number():
     # The weight is the paper's for toy problems. With 10 a critic on a line is stuck at slope +1: the way to -1
     # leads over 0, which costs 10, more than telling 3 from 6 can win.
@@ -301,6 +304,7 @@ def test_gan_learns_a_distribution_of_one_number():
     assert np.isfinite(history.loss).all()
 
 
+@pytest.mark.nightly
 def test_gan_step_moves_both_networks_and_the_statistics():
     process = train.gan(Generator(), Critic(), dimensions=4, steps=1)
     state = process.init(jax.random.key(0), _real(0))
@@ -312,6 +316,7 @@ def test_gan_step_moves_both_networks_and_the_statistics():
     assert np.isfinite(told.loss)
 
 
+@pytest.mark.nightly
 def test_the_gradient_penalty_keeps_the_critic_near_slope_one():
     def slope(weight):
         process = train.gan(Generator(), Critic(), dimensions=4, steps=40, rate=2e-3, gradient_weight=weight)

@@ -30,6 +30,7 @@ def pictures(seed: int, n: int = 96) -> dict[str, np.ndarray]:
 SMALL = {name: make for name, make in (zoo.TARGETS | zoo.EVALUATORS).items() if name not in zoo.PUBLISHED}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", SMALL)
 def test_learns_in_a_few_steps(name):
     recipe = SMALL[name](steps=60)

@@ -55,6 +55,7 @@ def test_no_two_attacks_of_a_configuration_have_one_label(path):
             assert len(set(found)) == len(found), found
 
 
+@pytest.mark.nightly
 def test_a_control_is_of_any_kind_that_the_modality_has(tmp_path, monkeypatch):
     """Targets that never learned: the first weights, and zeros, which answer the same to everything."""
     for name in ("JAXMIA_CACHE", "PATH"):  # no npm, hence no face embedding, which takes its time

@@ -54,6 +54,7 @@ def test_it_is_audited_judged_again_and_reported(tmp_path, capsys):
     assert "slope on linear" in capsys.readouterr().out
 
 
+@pytest.mark.nightly
 def test_it_is_swept(tmp_path):
     (tmp_path / "signals.yaml").write_text(CONFIG.replace("defenses", "sweep: {data.noise: [0.1, 0.5]}\ndefenses"))
     where = tmp_path / "sweep"

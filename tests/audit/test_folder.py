@@ -85,6 +85,7 @@ def repaint(people, *names):
 # Pictures
 
 
+@pytest.mark.nightly
 def test_the_same_pictures_at_another_place_are_the_same_data(audited, monkeypatch):
     path, run = audited
     people = path.parent / "people"
@@ -95,6 +96,7 @@ def test_the_same_pictures_at_another_place_are_the_same_data(audited, monkeypat
     assert made(run) == before
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("which", ["public", "private"])
 def test_other_pictures_under_a_run_folder_are_refused_and_named(which, audited, capsys):
     path, _ = audited
@@ -124,6 +126,7 @@ def test_the_name_and_the_pinned_digest_of_a_data_set_are_of_its_pictures(audite
 # Configurations
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "more", [["plan.chunk=2"], ["plan.block=3", "plan.loop=host"], ["plan.training=data_parallel"]]
 )
@@ -166,6 +169,7 @@ def test_what_decides_the_cells_is_refused_by_name(more, named, audited, capsys)
     )
 
 
+@pytest.mark.nightly
 def test_an_interrupted_run_goes_on_with_a_smaller_chunk_and_trains_nothing_anew(audited, monkeypatch):
     path, _ = audited
     run = path.parent / "cut"
@@ -182,6 +186,7 @@ def test_an_interrupted_run_goes_on_with_a_smaller_chunk_and_trains_nothing_anew
     assert files(run / "training") == before
 
 
+@pytest.mark.nightly
 def test_what_check_refuses_writes_nothing(audited, tmp_path, capsys):
     path, _ = audited
     for wrong in ("data.root=nowhere", "networks.width=0", "attacks.0.alpha=-1"):
@@ -191,6 +196,7 @@ def test_what_check_refuses_writes_nothing(audited, tmp_path, capsys):
     assert attack((path, tmp_path / "new")) == 0
 
 
+@pytest.mark.nightly
 def test_other_versions_are_refused_and_named(audited, capsys, monkeypatch):
     now = {**identity.versions(), "flax": "99.1"}
     monkeypatch.setattr(folder, "versions", lambda: now)
@@ -202,6 +208,7 @@ def test_other_versions_are_refused_and_named(audited, capsys, monkeypatch):
 # Sweeps
 
 
+@pytest.mark.nightly
 def test_a_sweep_trains_once_for_all_adversaries_plans_and_evaluators(audited, monkeypatch):
     path, _ = audited
     out = path.parent / "sweep"
@@ -245,6 +252,7 @@ def hold(run, command="jaxmia attack other.yaml"):
     return process
 
 
+@pytest.mark.nightly
 def test_a_second_command_is_told_who_holds_the_folder_until_it_ends(audited, capsys):
     _, run = audited
     holder = hold(run)
@@ -284,6 +292,7 @@ def test_a_lock_that_says_nothing_is_nobodys(content, tmp_path):
     assert not (tmp_path / "lock").exists()
 
 
+@pytest.mark.nightly
 def test_of_many_that_want_a_folder_at_once_one_has_it(tmp_path):
     code = (
         "import sys, time; from jaxmia.audit import folder\n"
@@ -310,6 +319,7 @@ def test_of_many_that_want_a_folder_at_once_one_has_it(tmp_path):
 # What the page says the results were made with
 
 
+@pytest.mark.nightly
 def test_a_finished_run_keeps_the_environment_that_it_was_made_in(audited, monkeypatch):
     _, run = audited
     assert attack(audited) == 0  # its note names the folder that it was copied from
@@ -330,6 +340,7 @@ def test_a_finished_run_keeps_the_environment_that_it_was_made_in(audited, monke
 # What is missing or damaged
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "how"), [("candidates.npz", "gone"), ("cell.json", "damaged")])
 def test_a_cell_that_lost_a_file_says_how_it_is_made_anew(name, how, audited, capsys):
     _, run = audited
@@ -349,6 +360,7 @@ def test_a_cell_that_lost_a_file_says_how_it_is_made_anew(name, how, audited, ca
     assert attack(audited) == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("how", ["gone", "damaged"])
 def test_any_other_file_is_written_anew_by_the_same_command(how, audited, capsys):
     _, run = audited

@@ -65,6 +65,7 @@ def test_a_text_exposes_what_was_planted_often(runs):
     assert "times planted" in page and "the random number is" in page
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", list(CONFIGS))
 def test_judging_again_finds_the_same(name, runs, capsys):
     before = (runs[name] / "results.csv").read_text()

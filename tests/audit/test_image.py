@@ -113,6 +113,7 @@ candidates: 1
 """
 
 
+@pytest.mark.nightly
 def test_explanations_blocks_and_masked_images_are_shown(tmp_path, monkeypatch):
     for name in ("JAXMIA_CACHE", "PATH"):
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))
@@ -148,6 +149,7 @@ def made_with(folder, monkeypatch, attacks, prior="prior: counted"):
     return config.load(path, [], schema)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("attack", "trained"),
     [
@@ -188,6 +190,7 @@ def test_each_input_is_made_when_asked_for_and_once(tmp_path, monkeypatch):
     assert set(below) == {*INPUTS, *supplied.TARGET_INPUTS} and len(below) == len(set(below))
 
 
+@pytest.mark.nightly
 def test_public_pictures_are_converted_once_for_all_attacks_and_targets(tmp_path, monkeypatch):
     attacks = "attacks: [{name: image/tb_mia, steps: 2}, {name: image/gmi, steps: 2, restarts: 1}]\n"
     more = "controls: [softmax]\npublic_batch: 5\n"

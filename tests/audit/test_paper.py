@@ -129,6 +129,7 @@ def test_every_protocol_is_here():
     assert {path.name for path in PAPER.glob("*.yaml")} == SMALL.keys()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", SMALL)
 def test_everything_fits_together(name):
     """Pictures and weights are read, and every training stage is traced."""
@@ -167,6 +168,7 @@ def test_pools_are_a_fiftieth_of_the_papers(name, latents):
     )
 
 
+@pytest.mark.nightly
 def test_a_small_run_from_published_weights(tmp_path):
     wanted = load(
         "facescrub224.yaml", "targets=[{name: resnet18, width: 2, weights: weights/resnet18.safetensors, steps: 3}]",
@@ -181,6 +183,7 @@ def test_a_small_run_from_published_weights(tmp_path):
     assert json.loads((tmp_path / "targets.json").read_text())[0]["dataset"].startswith("folder ")
 
 
+@pytest.mark.nightly
 def test_a_frozen_target_is_the_file_itself(home, tmp_path):
     from safetensors.numpy import load_file
 
@@ -236,6 +239,7 @@ def test_public_pictures_may_come_from_elsewhere(home):
         scenes.folder(root="data/facescrub", size=32, private=4, public_root="absent")
 
 
+@pytest.mark.nightly
 def test_weights_that_are_not_there_are_told_before_work():
     for change, message in (
         ("targets.0.weights=weights/absent.safetensors", "absent.safetensors"),

@@ -53,6 +53,7 @@ def checked(text, tmp_path, *overrides):
     return config.load(path, overrides, schema)
 
 
+@pytest.mark.nightly
 def test_the_verb_prints_and_keeps_every_program(tmp_path, capsys):
     (tmp_path / "config.yaml").write_text(ORL)
     command = ["plan", str(tmp_path / "config.yaml"), "--json", str(tmp_path / "plan.json")]
@@ -89,6 +90,7 @@ def test_refuses(wrong, tmp_path, capsys):
     assert f"{wrong[0]}: {float(wrong[1]) if wrong[0] == '--limit' else wrong[1]}; legal" in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_a_pool_at_once_is_over_the_limit_and_in_slices_it_fits(tmp_path, monkeypatch):
     """A pool of 5,000 images; weights and pictures are nowhere, and not missed."""
     limit, init = 50_000_000, {}
@@ -102,6 +104,7 @@ def test_a_pool_at_once_is_over_the_limit_and_in_slices_it_fits(tmp_path, monkey
     assert init["sliced"].flops == init["at once"].flops > 0
 
 
+@pytest.mark.nightly
 def test_weights_of_a_target_are_made_up(tmp_path):
     wanted = "targets=[{name: vgg16, width: 2, weights: absent.safetensors, frozen: true}]"
     written = checked(FACES, tmp_path, wanted, "data.size=32")
@@ -110,6 +113,7 @@ def test_weights_of_a_target_are_made_up(tmp_path):
     assert step.program == "step" and step.steps == 21000 and step.bytes > init.bytes
 
 
+@pytest.mark.nightly
 def test_with_time_two_steps_are_run(tmp_path):
     rows = planning.plan(checked(ORL, tmp_path, "attacks=[{name: image/tb_mia, steps: 3}]"), timed=True)
     assert all(row.seconds is not None and row.seconds > 0 for row in rows)
@@ -133,6 +137,7 @@ def test_operations_are_counted_in_loops_as_often_as_they_run():
     assert flops(jax.jit(lambda x: x + 1), x) == 0
 
 
+@pytest.mark.nightly
 def test_seeds_are_one_cell_and_settings_are_several(tmp_path):
     swept = checked(ORL + "sweep: {seed: [0, 1, 2], data.split_seed: [0, 1]}\n", tmp_path)
     assert len(planning._cells(swept)) == 1
@@ -140,6 +145,7 @@ def test_seeds_are_one_cell_and_settings_are_several(tmp_path):
     assert len(planning._cells(swept)) == 2
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
 def test_every_configuration_has_a_plan(path):
     if path.stem == "particular_images":  # of a script, and no audit's

@@ -76,6 +76,7 @@ def test_one_private_person_of_a_manifest_is_refused_before_training(people, tmp
         check(checked)
 
 
+@pytest.mark.nightly
 def test_one_class_may_be_attacked_alone(tmp_path):
     path, run = write_config(tmp_path, "attacked_classes: 1\n"), tmp_path / "run"
     assert cli.main(["attack", str(path), "--out", str(run), "--set", "candidates=4"]) == 0
@@ -103,6 +104,7 @@ def test_a_photo_on_both_sides_is_noted(people):
     assert "p2 as p1" in note and "p3 as p0" in note and "p4" not in note
 
 
+@pytest.mark.nightly
 def test_what_was_left_out_heads_the_report(people, tmp_path, capsys):
     (people / "p3" / "2.png").write_bytes(b"\x89PNG")
     (people / "p0" / "a.heic").write_bytes(b"0")
@@ -164,6 +166,7 @@ def test_a_home_folder_may_be_written_short(people, tmp_path, monkeypatch):
     assert checkpoint.private_folder("~/runs") == tmp_path / "runs" and not os.path.exists("~")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("faced", "judges"), [("", ["wide_mlp"]), (", faces: true", ["wide_mlp", "face_embedding"])])
 def test_the_face_embedding_judges_only_what_is_known_to_be_faces(faced, judges, tmp_path, monkeypatch):
     """And is not fetched otherwise."""

@@ -91,6 +91,7 @@ def swept(tmp_path_factory):
     return path, out, counts
 
 
+@pytest.mark.nightly
 def test_cells_share_what_is_trained_and_the_programs_of_their_attacks(swept):
     _, out, counts = swept
     assert len(list((out / "training").iterdir())) == 2  # one for each seed
@@ -102,6 +103,7 @@ def test_cells_share_what_is_trained_and_the_programs_of_their_attacks(swept):
         assert json.loads(record.read_text())["seconds_shared_by"] == 4
 
 
+@pytest.mark.nightly
 def test_a_training_has_all_that_its_cells_share(tmp_path, monkeypatch):
     """The prior too, so that tasks that wait for a training leave it as it is; a decoder is trained by its attack."""
 
@@ -158,6 +160,7 @@ def test_a_section_says_whose_it_is_and_whether_cells_train_by_it(modality, sect
     assert (found.is_trained, found.role) == (trained, role)
 
 
+@pytest.mark.nightly
 def test_a_sweep_of_the_adversarys_networks_is_of_one_target_trained_once(tmp_path):
     path = configured(
         tmp_path, attacks="image/mi_face", sweep={"networks.width": [4, 8], "split": ["block1", "block2"]}
@@ -191,6 +194,7 @@ def test_a_cell_of_a_sweep_is_what_it_is_alone(swept, tmp_path):
     assert len(found) == 32 and len({array.tobytes() for name, array in found.items() if name.endswith("gmi")}) == 4
 
 
+@pytest.mark.nightly
 def test_finished_cells_are_never_done_again(swept, monkeypatch):
     path, out, _ = swept
     before, table = committed(out), (out / "results.csv").read_bytes()
@@ -204,6 +208,7 @@ def test_finished_cells_are_never_done_again(swept, monkeypatch):
     assert (out / "results.csv").read_bytes().count(b"\n") == table.count(b"\n")
 
 
+@pytest.mark.nightly
 def test_the_page_of_a_sweep_leads_to_its_cells(swept, capsys):
     _, out, _ = swept
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -214,6 +219,7 @@ def test_the_page_of_a_sweep_leads_to_its_cells(swept, capsys):
     assert cli.main(["report", str(out)]) == 0 and (out / "report.html").read_bytes() == before
 
 
+@pytest.mark.nightly
 def test_a_ray_sweep_is_the_sweep(swept, tmp_path):
     pytest.importorskip("ray")
     path, out, _ = swept
@@ -234,6 +240,7 @@ def test_a_ray_sweep_is_the_sweep(swept, tmp_path):
     assert len(rows(tmp_path / "ray")) == len(rows(out))
 
 
+@pytest.mark.nightly
 def test_a_cell_that_kills_its_workers_does_not_stop_the_others(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setattr(cluster, "RETRIES", 1)
@@ -245,6 +252,7 @@ def test_a_cell_that_kills_its_workers_does_not_stop_the_others(tmp_path, monkey
     assert wrong["good"] == {} and "died 2 times" in wrong["bad"][str(tmp_path / "bad")]
 
 
+@pytest.mark.nightly
 def test_halving_runs_the_better_half_on(tmp_path, capsys):
     halving = {
         "path": "attacks.0.alpha", "budgets": [2, 4, 8], "keep": 0.5, "metric": "attack_accuracy@1 [wide_mlp]"
@@ -301,6 +309,7 @@ def test_halving_without_a_sweep_is_refused(tmp_path, capsys):
         assert "halving: there is no sweep whose cells it could choose from" in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_a_metric_that_is_not_there_is_told_with_those_that_are(tmp_path, capsys):
     halving = {"path": "attacks.0.alpha", "budgets": [2, 4], "metric": "accuracy"}
     path = configured(tmp_path, halving=halving, sweep={"attacks.0.rate": [1.0, 0.3]})
@@ -309,6 +318,7 @@ def test_a_metric_that_is_not_there_is_told_with_those_that_are(tmp_path, capsys
     assert "halving.metric: 'accuracy' is not in" in told and "attack_accuracy@1 [wide_mlp]" in told
 
 
+@pytest.mark.nightly
 def test_a_setting_that_goes_non_finite_does_not_stop_its_family(tmp_path, capsys):
     path = configured(tmp_path, sweep={"attacks.0.rate": [1.0, float("inf"), 0.3]})
     assert sweep(path, tmp_path / "sweep") == 2
@@ -317,6 +327,7 @@ def test_a_setting_that_goes_non_finite_does_not_stop_its_family(tmp_path, capsy
     assert len([1 for file in (tmp_path / "sweep").glob("*/done.json") if json.loads(file.read_text())]) == 2
 
 
+@pytest.mark.nightly
 def test_two_processes_audit_as_one(tmp_path):
     """`--coordinator` on the loopback: the cases are shared out, the first process writes, and nothing else changes."""
     path = configured(tmp_path, candidates=3, plan={"chunk": 2})

@@ -94,6 +94,7 @@ def test_a_cell_keeps_what_is_judged_of_training_and_of_held_out_records(finishe
             assert record["metrics"]["excess_auc_over_imputation"]["value"] == 0.0
 
 
+@pytest.mark.nightly
 def test_evaluate_makes_the_same_metrics_from_what_the_cells_keep(finished, tmp_path, monkeypatch):
     run = shutil.copytree(finished / "run", tmp_path / "run")
     before, cell = cells(run), run / "cells" / "decision_tree--attribute_inversion" / "cell.json"
@@ -129,6 +130,7 @@ def majority(oracle, marginals, columns, *, scored: bool = False, rounds: int = 
 '''
 
 
+@pytest.mark.nightly
 def test_a_second_attack_on_records_needs_no_line_of_the_audit(tmp_path, monkeypatch):
     """Whatever its keywords, its access and its output; the labels of two say which settings differ."""
     (tmp_path / "more").mkdir()
@@ -192,6 +194,7 @@ def test_refuses_before_training(tmp_path, text, told):
         check(resolved(tmp_path, text))
 
 
+@pytest.mark.nightly
 def test_a_sweep_over_seeds_goes_on_though_each_seed_divides_the_survey_otherwise(tmp_path):
     """What was made of one division says nothing against another."""
     text = CONFIG.split("targets")[0] + "targets: [decision_tree]\nattacks: [tabular/attribute_inversion]\n"

@@ -117,6 +117,7 @@ def test_coco_is_the_largest_covariance_of_unit_functions():
     assert c @ k @ g @ d / np.sqrt((c @ k @ c) * (d @ g @ d)) / ROWS == pytest.approx(ours, rel=1e-3)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("measure", ["hsic", "coco"])
 @pytest.mark.parametrize("side", ["x", "y"])
 def test_gradient_equals_finite_differences_of_the_formula(measure, side):
@@ -137,6 +138,7 @@ def test_gradient_equals_finite_differences_of_the_formula(measure, side):
         np.testing.assert_allclose(np.sum(gradient * direction), expected, atol=0.01 * np.linalg.norm(gradient))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("measure", ["hsic", "coco"])
 def test_more_dependence_is_a_larger_value(measure):
     batch, _ = _data(rows=96)
@@ -158,6 +160,7 @@ def test_gradient_is_finite_where_features_are_constant(measure):
         assert np.isfinite(gradient).all()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("measure", ["hsic", "coco"])
 def test_padding_rows_count_nowhere(measure):
     batch, hidden = _data()
@@ -270,6 +273,7 @@ def undefended():
     return _trained(Defense())
 
 
+@pytest.mark.nightly
 def test_hsic_halves_the_dependence_on_inputs_and_keeps_accuracy(undefended):
     accuracy, hidden = _trained(bido())
     before, after = (_on_input_and_label("hsic", h) for h in (undefended[1], hidden))
@@ -284,6 +288,7 @@ def test_without_the_label_term_accuracy_is_lost(undefended):
     assert _on_input_and_label("hsic", hidden)[1] < 0.5 * _on_input_and_label("hsic", undefended[1])[1]
 
 
+@pytest.mark.nightly
 def test_coco_lowers_the_dependence_on_inputs_or_raises_that_on_labels(undefended):
     before = _on_input_and_label("coco", undefended[1])
     accuracy, hidden = _trained(bido(measure="coco", lambda_x=100.0, lambda_y=0.0))

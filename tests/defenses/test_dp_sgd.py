@@ -57,6 +57,7 @@ def _close(actual, expected, atol=2e-6):
     jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=atol), actual, expected)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend, microbatch", [("cpu", None), ("gpu", None), ("cpu", 5), ("cpu", 12), ("cpu", 50)])
 def test_gradient_is_the_clipped_sum_over_the_expected_size(backend, microbatch, monkeypatch):
     params, batch = _problem()
@@ -71,6 +72,7 @@ def test_gradient_is_the_clipped_sum_over_the_expected_size(backend, microbatch,
     assert aux == {}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("microbatch", [None, 5])
 def test_padding_contributes_nothing_whatever_it_holds(microbatch):
     params, batch = _problem()
@@ -101,6 +103,7 @@ def test_an_empty_minibatch_is_noise_alone(microbatch):
     assert all((leaf != 0).all() for leaf in jax.tree.leaves(gradient))
 
 
+@pytest.mark.nightly
 def test_one_example_moves_the_sum_by_at_most_the_clip_norm():
     params, batch = _problem()
     batch["x"] = batch["x"] * 100
@@ -128,6 +131,7 @@ def _scale_fits(sample, scale):
     return 5e-5 < scipy.stats.chi2.sf(statistic, sample.size) < 1 - 5e-5
 
 
+@pytest.mark.nightly
 def test_noise_is_gaussian_of_the_stated_scale_and_of_no_other():
     noise = np.asarray(_noise(jax.random.key(3))["a"])
     right = 1.5 * 0.5 / 20.0
@@ -147,6 +151,7 @@ def test_noise_differs_between_steps_and_between_parameters():
     assert np.abs(correlation).max() < 0.25  # 4.3 standard errors
 
 
+@pytest.mark.nightly
 def test_dropout_differs_between_examples_and_not_with_the_microbatch():
     params = {"w": jnp.ones(6)}
 
@@ -177,6 +182,7 @@ def test_hyperparameters_can_be_traced():
     np.testing.assert_allclose(swept, [size(float(c), float(m)) for c, m in zip(clips, multipliers)], rtol=1e-5)
 
 
+@pytest.mark.nightly
 def test_supervised_learns_under_it_and_reproduces_itself():
     rng = np.random.default_rng(1)
     y = rng.integers(0, 3, 600).astype(np.int32)
@@ -200,6 +206,7 @@ def test_supervised_learns_under_it_and_reproduces_itself():
     assert accuracy(300.0)[0] < 0.8  # so much noise leaves little to learn
 
 
+@pytest.mark.nightly
 def test_batch_statistics_are_refused():
     class Normalized(nn.Module):
         @nn.compact
@@ -368,6 +375,7 @@ def test_epsilon_of_one_sampled_step_is_the_hockey_stick_divergence(sigma, rate)
     assert epsilon(noise_multiplier=sigma, rate=rate, steps=1, delta=delta) == pytest.approx(exact, abs=2e-3)
 
 
+@pytest.mark.nightly
 def test_epsilon_moves_as_it_must():
     base = {"noise_multiplier": 1.1, "rate": 0.05, "steps": 50, "delta": 1e-5}
     value = epsilon(**base)

@@ -89,12 +89,14 @@ def covers(over, uneven, truth, repeats=60):
     return hits / repeats
 
 
+@pytest.mark.nightly
 def test_node_interval_covers_where_nodes_differ_and_pair_interval_does_not():
     truth = np.mean([link_auc(*random_graph(seed, n=30, uneven=1.0)) for seed in range(1000, 1300)])
     assert covers("nodes", 1.0, truth) >= 0.90
     assert covers("pairs", 1.0, truth) <= 0.85
 
 
+@pytest.mark.nightly
 def test_pair_interval_covers_where_pairs_are_independent():
     truth = np.mean([link_auc(*random_graph(seed, n=30)) for seed in range(1000, 1300)])
     assert covers("pairs", 0.0, truth) >= 0.85

@@ -51,6 +51,7 @@ def test_softmax_starts_from_zero():
     assert all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(variables["params"]))
 
 
+@pytest.mark.nightly
 def test_logits_features_and_gradients(fitted):
     module, names, variables, x = fitted
     assert set(variables) <= {"params", "batch_stats"}
@@ -113,6 +114,7 @@ def test_number_of_parameters():
     assert _parameters(ResNet(5, (4, 8), blocks=1, skip=(True, False))) == stem + first + second + 5 * 9
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["vgg", "resnet"])
 def test_batch_statistics_move_in_training_only(name):
     module, _ = CLASSIFIERS[name]

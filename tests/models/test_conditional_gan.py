@@ -36,6 +36,7 @@ def test_published_numbers_of_parameters():
     assert parameters(InversionDiscriminator(10), x) == convolutions + 4096 * 64 * 50 + 4160 * 10 + 10
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("size", "channels"), [(8, 1), (16, 3)])
 def test_generator_makes_other_images_of_other_classes(size, channels):
     module = ConditionalGenerator(3, size, channels, width=4)
@@ -61,6 +62,7 @@ def test_generator_normalizes_its_batch_and_keeps_the_statistics():
     assert all(not np.allclose(a, b) for a, b in pairs)
 
 
+@pytest.mark.nightly
 def test_discriminator_projects_the_class_and_its_kernels_have_spectral_norm_one():
     module = ProjectionDiscriminator(3, width=4)
     x = jax.random.uniform(KEY, (3, 8, 8, 1))
@@ -84,6 +86,7 @@ def test_discriminator_projects_the_class_and_its_kernels_have_spectral_norm_one
     np.testing.assert_allclose(again, scores, rtol=0.02, atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_a_classifying_discriminator_tells_classes_and_then_realness():
     module = ClassifyingDiscriminator(3, width=4)
     x = jax.random.uniform(KEY, (2, 8, 8, 1))
@@ -120,6 +123,7 @@ def test_minibatch_discrimination_against_numpy():
     np.testing.assert_array_equal(told[:, :6], f)
 
 
+@pytest.mark.nightly
 def test_inversion_discriminator_exposes_what_the_generator_matches():
     module = InversionDiscriminator(5, width=4, kernels=3)
     x = jax.random.uniform(KEY, (2, 16, 16, 1))

@@ -79,6 +79,7 @@ def _close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6 * scale)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", CASES)
 def test_value_and_both_gradients_equal_the_raw_convolution(case):
     x, kernel, options = _arrays(case)
@@ -93,6 +94,7 @@ def test_value_and_both_gradients_equal_the_raw_convolution(case):
     jax.tree.map(_close, actual, expected)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", ["3x3 stride 1", "5x5 stride 1 valid", "4x4 transposed stride 2"])
 def test_input_gradient_of_one_cotangent_is_bitwise_that_of_the_raw_convolution(case):
     x, kernel, options = _arrays(case)
@@ -120,6 +122,7 @@ def _exact(x, kernel, low, high, dilation):
     return out
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("taps", "low", "high", "dilation"),
     [(5, 2, 3, 2), (4, 2, 2, 2), (3, 2, 1, 3), (2, 1, 4, 3), (1, 0, 2, 2), (3, 0, 5, 2), (6, 5, 5, 4)],
@@ -186,6 +189,7 @@ def test_second_derivative_equals_the_raw_one(case):
     jax.tree.map(_close, penalty_gradient(conv_general_dilated), penalty_gradient(lax.conv_general_dilated))
 
 
+@pytest.mark.nightly
 def test_other_layouts_and_one_spatial_dimension():
     numbers = ("NCH", "OIH", "NCH")
     x = jax.random.normal(jax.random.key(0), (3, 4, 10))
@@ -204,6 +208,7 @@ def test_named_padding_of_a_dilated_input_is_refused():
             convolve(x, kernel, (1, 1), "SAME", lhs_dilation=(2, 2), dimension_numbers=NHWC)
 
 
+@pytest.mark.nightly
 def test_linen_hook_gives_the_same_layer():
     x = jax.random.normal(jax.random.key(0), (2, 8, 9, 3))
     ours, theirs = Conv(5, (3, 3), strides=2), nn.Conv(5, (3, 3), strides=2)
@@ -215,6 +220,7 @@ def test_linen_hook_gives_the_same_layer():
     jax.tree.map(_close, actual, expected)
 
 
+@pytest.mark.nightly
 def test_transposed_layer_equals_the_definition():
     """Every input pixel stamps its kernel, stride apart, on a canvas, of which the padding is cut off."""
     layer = ConvTranspose(4, (5, 5), stride=2, padding=2, output_padding=1)
@@ -232,6 +238,7 @@ def test_transposed_layer_equals_the_definition():
     np.testing.assert_allclose(layer.apply(variables, x), expected, atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_transposed_layer_equals_linen_where_both_exist():
     x = jax.random.normal(jax.random.key(0), (2, 5, 5, 3))
     ours = ConvTranspose(4, (4, 4), stride=2, padding=1)

@@ -16,6 +16,7 @@ def inputs(size=8, channels=1):
     return jnp.repeat(x, 3, 0), jnp.full(3, 0.5), jnp.arange(3)
 
 
+@pytest.mark.nightly
 def test_starts_at_zero_and_listens_to_level_and_class_of_each_example():
     x, level, labels = inputs()
     variables, apply = initialize(SMALL, x, level, labels), compiled(SMALL.apply)

@@ -8,6 +8,7 @@ import pytest
 from jaxmia.models.explained import ExplainedDecoder
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("shape", [(8, 8, 1), (16, 8, 3)])
 def test_reads_scores_and_explanation(shape):
     module = ExplainedDecoder(shape, width=4)

@@ -36,6 +36,7 @@ WEIGHTS = _weights()
 EMBED = jax.jit(lambda images: embed(WEIGHTS, images))
 
 
+@pytest.mark.nightly
 def test_grey_is_rgb_with_equal_channels():
     grey = jax.random.uniform(jax.random.key(0), (2, 40, 40, 1))
     vectors = EMBED(grey)
@@ -44,6 +45,7 @@ def test_grey_is_rgb_with_equal_channels():
     np.testing.assert_allclose(EMBED(jnp.repeat(grey, 3, axis=-1)), vectors, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.nightly
 def test_tall_image_is_read_from_below_and_wide_one_in_the_middle():
     tall = jax.random.uniform(jax.random.key(0), (1, 56, 46, 1))
     np.testing.assert_allclose(EMBED(tall), EMBED(tall[:, 10:]), rtol=1e-5, atol=1e-4)
@@ -68,6 +70,7 @@ def _identity(vectors, labels):
     return np.mean(labels[nearest] == labels), auc
 
 
+@pytest.mark.nightly
 @pytest.mark.needs_data
 @pytest.mark.parametrize(
     ("size", "rows", "accuracy", "area"),

@@ -44,6 +44,7 @@ def test_number_of_parameters_of_ir_networks(depth, blocks, size, side):
     assert parameters(IRNetwork(1000, depth), size) == counted
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("network", "sides"), [(VGG16, (16, 8, 4, 2, 1)), (ImageNetResNet, (8, 4, 2, 1)), (IRNetwork, (16, 8, 4, 2))]
 )

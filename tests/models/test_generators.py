@@ -16,6 +16,7 @@ def _parameters(module, shape):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables["params"]))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3)])
 def test_generator_makes_images(size, channels):
     module = DCGenerator(size, channels, width=4)
@@ -62,6 +63,7 @@ def test_kernels_start_as_in_dcgan():
             np.testing.assert_allclose(jnp.mean(group["scale"]), 1.0, atol=0.01, err_msg=name)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("size", [32, 64])
 def test_critic_scores_each_image_alone(size):
     module = WGANCritic(width=2)
@@ -73,6 +75,7 @@ def test_critic_scores_each_image_alone(size):
     np.testing.assert_allclose(scores, alone, atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_gradient_penalty_is_differentiable_twice():
     """The derivative of the penalty along a random direction of the weights, against a central difference."""
     with jax.enable_x64(True):
@@ -97,6 +100,7 @@ def test_gradient_penalty_is_differentiable_twice():
         np.testing.assert_allclose((ahead - behind) / 2e-6, slope, rtol=1e-4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("shape", [(56, 46, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (6, 5, 2)])
 def test_decoder_makes_images_of_any_shape(shape):
     module = InversionDecoder(shape, width=2)

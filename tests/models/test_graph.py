@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmia.models import GCN, normalize_adjacency
 
@@ -53,6 +54,7 @@ def test_relabeling_the_nodes_relabels_the_logits():
     np.testing.assert_allclose(moved, module.apply(variables, adjacency, features)[order], atol=1e-5)
 
 
+@pytest.mark.nightly
 def test_gradient_with_respect_to_every_edge():
     with jax.enable_x64(True):
         adjacency, features = (array.astype(jnp.float64) for array in _graph())

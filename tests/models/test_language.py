@@ -24,6 +24,7 @@ def model(request):
     return module, initialize(module, tokens), tokens
 
 
+@pytest.mark.nightly
 def test_shapes_and_features(model):
     module, variables, tokens = model
     assert set(variables) == {"params"}
@@ -71,6 +72,7 @@ def test_number_of_parameters():
     assert count(MODELS["transformer"]) == 11 * width + 9 * width + 2 * layer + norm + width * 11
 
 
+@pytest.mark.nightly
 def test_learns_a_markov_chain_down_to_its_entropy(model):
     """The next token is the last one plus 1 or plus 3, evenly: one bit is left, and no model can do better."""
     module, variables, _ = model

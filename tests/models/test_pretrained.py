@@ -143,6 +143,7 @@ def made(network, size=64):
     return torch.state, images, logits
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("network", COMPARED)
 def test_answers_are_those_of_the_state_dictionary(network):
     module, layout, _ = NETWORKS[network]
@@ -154,6 +155,7 @@ def test_answers_are_those_of_the_state_dictionary(network):
     np.testing.assert_allclose(told, logits, atol=1e-3 * between)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_name_is_read_to_its_own_place(network):
     module, layout, _ = NETWORKS[network]

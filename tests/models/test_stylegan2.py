@@ -116,6 +116,7 @@ def w():
     return jax.random.normal(KEY, (2, 6, LATENT))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("noise", "clamp"), [(True, None), (False, None), (True, 1.5)])
 def test_images_and_features_are_those_of_the_reference(state, variables, w, noise, clamp):
     module = MODULE.clone(clamp=clamp)
@@ -157,6 +158,7 @@ def test_slope_of_the_image_along_w(state, variables, w):
     np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-5, rtol=1e-3)
 
 
+@pytest.mark.nightly
 def test_starting_from_a_feature(variables, w):
     def synthesize(feature=None, **where):
         run = compiled(lambda v, w, feature: MODULE.apply(v, w, feature=feature, **where, method="synthesize"))
@@ -204,6 +206,7 @@ def test_published_number_of_parameters():
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"])) == 30_370_060
 
 
+@pytest.mark.nightly
 def test_a_fresh_network_keeps_unit_scale_and_training_moves_the_mean_of_w():
     module = StyleGAN2(8, 1, 128, mapping_layers=2, channel_base=512, channel_max=64)
     z = jax.random.normal(KEY, (32, 128))

@@ -18,6 +18,7 @@ def random(made):
     return structure.unflatten([0.4 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves)])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("levels", "layers"), [(1, 0), (1, 4), (2, 0), (2, 3)])
 def test_the_density_is_that_of_the_change_of_variables(levels, layers):
     one = flow(D, levels=levels, layers=layers, hidden=7)
@@ -31,6 +32,7 @@ def test_the_density_is_that_of_the_change_of_variables(levels, layers):
         np.testing.assert_allclose(density, wanted, rtol=1e-3)
 
 
+@pytest.mark.nightly
 def test_it_starts_as_the_standard_normal():
     one = flow(D, levels=2, layers=6)
     noise = jax.random.normal(KEY, (D,))
@@ -39,6 +41,7 @@ def test_it_starts_as_the_standard_normal():
     np.testing.assert_allclose(density, jax.scipy.stats.norm.logpdf(z).sum(), rtol=1e-5)
 
 
+@pytest.mark.nightly
 def test_it_fits_a_distribution_that_no_diagonal_gaussian_is():
     """Reverse KL to a banana, x ~ N(0, 1), y ~ N(x^2, 0.3^2): 0.4 nats are out of a diagonal Gaussian's reach."""
 
@@ -77,6 +80,7 @@ def test_it_is_as_published():
     assert [p["weights"].shape for p in parameters["splits"]] == [(128, 256), (256, 512)]
 
 
+@pytest.mark.nightly
 def test_a_draw_is_that_of_couplings_with_two_hidden_layers_and_of_the_splits():
     made = flow(4, levels=2, layers=1, hidden=3)
     p = jax.tree.map(np.asarray, random(made))
@@ -103,6 +107,7 @@ def test_a_draw_is_that_of_couplings_with_two_hidden_layers_and_of_the_splits():
     np.testing.assert_allclose(made.push(p, jnp.asarray(noise, jnp.float32))[0], z, rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_hidden_units_start_at_mean_0_and_deviation_1():
     p = jax.tree.map(lambda leaf: leaf[0], flow(64, levels=1, layers=2).init(KEY)["steps"][0])
     z = np.random.default_rng(0).normal(size=(4000, 32))

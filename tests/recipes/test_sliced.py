@@ -82,6 +82,7 @@ def test_a_small_count_is_one_slice():
     assert loops(lambda z: sliced(lambda z: answer(KEY, decode(z)), z), jnp.ones((60, 16))) == []
 
 
+@pytest.mark.nightly
 def test_a_gradient_through_slices_is_accumulated(small):
     """By what was closed over; on the way back no more than one slice is held either."""
     keys = jax.random.split(KEY, 100)
@@ -165,6 +166,7 @@ SIDE_BY_SIDE = {
 """By what is many: where it is side by side, and the process."""
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("many", SIDE_BY_SIDE)
 def test_a_count_of_the_attacks_own_does_not_multiply_memory(many, monkeypatch):
     """Compiled, in slices it takes a fraction of what all at once takes, and computes the same."""
@@ -186,6 +188,7 @@ def test_a_count_of_the_attacks_own_does_not_multiply_memory(many, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_lanes_judge_a_pool_once():
     """What a base does before its steps is of the candidate itself; its neighbors are not asked."""
     asked = []

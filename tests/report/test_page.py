@@ -60,6 +60,7 @@ def page(pristine):
     return built(pristine)
 
 
+@pytest.mark.nightly
 def test_the_page_is_self_contained(pristine, page):
     text = (pristine / "report.html").read_text(encoding="utf-8")
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
@@ -101,6 +102,7 @@ def test_sections_stand_in_order(page):
     assert places == sorted(places)
 
 
+@pytest.mark.nightly
 def test_the_verdict_follows_the_numbers(run):
     text = built(run).text.replace("\u00a0", " ")
     sentence = r"The model leaks: the strongest of 2 attacks, GMI \(seed \d\) on plain, reaches attack accuracy \d\d %"
@@ -164,6 +166,7 @@ def test_what_training_asked_is_told_from_what_each_case_asked(pristine, page):
     assert words.count("in training, once") == len(rows) + len(trained), "of a BREP-MI that trains nothing it is said"
 
 
+@pytest.mark.nightly
 def test_the_same_folder_gives_the_same_bytes(pristine, page):
     before = (pristine / "report.html").read_bytes(), (pristine / "results.csv").read_bytes()
     report.build(pristine)
@@ -334,11 +337,13 @@ def test_targets_and_tables_that_do_not_fit(run):
             report.build(run)
 
 
+@pytest.mark.nightly
 def test_the_report_needs_no_jax(pristine):
     code = "import sys, jaxmia.report as r; r.build(sys.argv[1]); assert 'jax' not in sys.modules, 'jax'"
     subprocess.run([sys.executable, "-c", code, str(pristine)], check=True, timeout=120)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["report.html", "results.csv"])
 def test_a_full_disk_names_the_file_and_leaves_what_was_there(name, run, monkeypatch):
     report.build(run)

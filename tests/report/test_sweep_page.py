@@ -65,6 +65,7 @@ def edit_table(sweep, change):
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
+@pytest.mark.nightly
 def test_the_page_is_self_contained_and_leads_to_its_cells(pristine_sweep, page):
     text = (pristine_sweep / "report.html").read_text(encoding="utf-8")
     assert not {"script", "link", "iframe", "object", "form"} & set(page.tags)
@@ -87,6 +88,7 @@ def test_sections_and_settings_show(page):
     assert "Over seed" not in page.text and "Rungs" not in page.text and "unfinished" not in page.text
 
 
+@pytest.mark.nightly
 def test_the_same_folder_gives_the_same_bytes(sweep):
     first = report.build_sweep(sweep).read_bytes()
     assert report.build_sweep(sweep).read_bytes() == first and not list(sweep.glob("*.partial"))
@@ -151,6 +153,7 @@ def test_values_of_the_curves(pristine_sweep):
     assert second["title"] == "Over attacks.0.steps" and "(12 cells a value)" in second["caption"]
 
 
+@pytest.mark.nightly
 def test_an_unfinished_cell_moves_no_mean(pristine_sweep, tmp_path):
     folder = shutil.copytree(pristine_sweep, tmp_path / "sweep")
     whole = panels.curves(read_sweep(folder))[1]["drawing"].text
@@ -268,6 +271,7 @@ def test_a_distance_is_safer_where_it_is_higher(tmp_path):
     assert panels.tradeoffs(sweep)[0]["caption"].startswith("What the strongest attack reaches. Higher is safer")
 
 
+@pytest.mark.nightly
 def test_the_strongest_stands_beside_the_strongest_control(sweep):
     text = built(sweep).text.replace("\u00a0", " ")
     many = "The strongest of 16 attacks on targets in settings"  # two attacks, two targets, four settings
@@ -279,6 +283,7 @@ def test_the_strongest_stands_beside_the_strongest_control(sweep):
     assert "No control was run, so chance is not excluded." in built(sweep).text
 
 
+@pytest.mark.nightly
 def test_unfinished_cells_are_listed(sweep):
     values = {"defenses.weight": 1, "attacks.0.steps": 100, "seed": 1}
     (sweep / run_of(values) / "done.json").unlink()
@@ -293,6 +298,7 @@ def test_unfinished_cells_are_listed(sweep):
     assert row.accuracy.cells == 3
 
 
+@pytest.mark.nightly
 def test_finished_cells_of_other_values_are_left_out_and_said_so(sweep):
     run = one_run(sweep)
     edit_table(sweep, lambda text: "".join(line for line in text.splitlines(True) if not line.startswith(run.name)))
@@ -352,6 +358,7 @@ def test_rungs_are_other_targets_where_the_budget_is_theirs(tmp_path):
     assert [(point.rung, point.attack_values["attacks.0.rate"]) for point in points] == [(0, "4"), (1, "4"), (2, "4")]
 
 
+@pytest.mark.nightly
 def test_hostile_names_stay_text(tmp_path):
     evil = "<script>alert('$x$')</script>"
 
@@ -454,6 +461,7 @@ def test_columns_have_one_type(name, texts, values):
     assert found == values and [type(value) for value in found] == [type(value) for value in values]
 
 
+@pytest.mark.nightly
 def test_the_parquet_table_is_the_csv_table_with_types(sweep):
     parquet = pytest.importorskip("pyarrow.parquet")
     report.build_sweep(sweep)
@@ -470,6 +478,7 @@ def test_the_parquet_table_is_the_csv_table_with_types(sweep):
     assert (sweep / "results.parquet").read_bytes() == first and not list(sweep.glob("*.partial"))
 
 
+@pytest.mark.nightly
 def test_without_pyarrow_there_is_no_parquet_table(sweep, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     report.build_sweep(sweep)

@@ -91,6 +91,7 @@ def auc(scores, seed: int) -> float:
     return link_auc(np.asarray(scores, float), graph(seed))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("decoder", ["sigmoid", "cosine"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_edges_are_ranked_by_what_the_weights_hold(seed, decoder):
@@ -107,6 +108,7 @@ def test_weights_hold_more_than_the_blocks(seed):
     assert auc(recovered(seed).scores, seed) >= auc(BLOCKS[:, None] == BLOCKS[None], seed) + 0.01
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", SEEDS)
 def test_descent_finds_edges_from_features_that_alone_say_little(seed):
     target, x = target_of(seed, "noisy")
@@ -123,6 +125,7 @@ def test_descent_finds_edges_from_features_that_alone_say_little(seed):
     assert auc(found.scores, seed) >= auc(control.scores, seed) + 0.1
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("decoder", ["sigmoid", "cosine"])
 def test_output_is_an_undirected_graph_without_loops(decoder):
     found = recovered(0, "noisy", few=False, decoder=decoder, edges=50, trials=3)
@@ -146,6 +149,7 @@ def test_scores_are_the_decoded_embedding_of_the_target_at_the_relaxed_graph():
     np.testing.assert_allclose(cosine[upper], (hidden @ hidden.T)[upper], atol=1e-5)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("options", [{}, {"norm": 2}, {"smooth_after": 0}, {"smooth_after": 0, "norm": 2}])
 def test_first_step_is_gradient_descent_at_the_empty_graph(options):
     """At A = 0 no node has a degree; the slope is finite, and that of the cross entropy is a finite difference."""
@@ -170,6 +174,7 @@ def test_first_step_is_gradient_descent_at_the_empty_graph(options):
         assert float(state.latent[i, j]) == pytest.approx(-slope - taken, rel=0.05, abs=2e-5)
 
 
+@pytest.mark.nightly
 def test_smoothness_starts_late_and_changes_the_result():
     early, late = (descended(0, "noisy", False, False, smooth_after=k, steps=20) for k in (10, 20))
     rough = descended(0, "noisy", False, False, smoothness=0.0, steps=20)
@@ -184,6 +189,7 @@ def test_budget_bounds_the_edges():
     assert np.sum(bound.latent) == pytest.approx(2.0, rel=1e-3) == told.extra["edges"]
 
 
+@pytest.mark.nightly
 def test_sampled_graph_follows_the_scores_and_is_the_least_lossy():
     target, x = target_of(0, "noisy")
     first, more = (recovered(0, "noisy", few=False, decoder="cosine", edges=300, trials=k) for k in (1, 20))
@@ -197,6 +203,7 @@ def test_sampled_graph_follows_the_scores_and_is_the_least_lossy():
     assert losses[1] < losses[0]
 
 
+@pytest.mark.nightly
 def test_the_engine_gives_the_same_graph_for_the_same_key():
     target, x = target_of(1, "noisy")
     process = graph_mi(target.view(Access.WEIGHTS), x, BLOCKS, edges=100, trials=2, steps=20).solve(())

@@ -30,6 +30,7 @@ def plain(oracle, prior=PRIOR, rate=1.0):
     return Attack(lambda fitted: descend(oracle, cross_entropy, prior, optax.sgd(rate), steps=1, keep="last"))
 
 
+@pytest.mark.nightly
 def test_the_step_is_the_mean_gradient_at_the_neighbors_and_the_loss_that_of_the_candidate():
     process = align_mi(
         TARGET.view(Access.WEIGHTS), plain, neighbors=5, average="perturbation", spread=0.3
@@ -51,6 +52,7 @@ def test_the_step_is_the_mean_gradient_at_the_neighbors_and_the_loss_that_of_the
     np.testing.assert_allclose(told.loss, -np.log(softmax(x.reshape(-1) @ MATRIX)[1]), rtol=1e-4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "base", [functools.partial(gmi, restarts=3), functools.partial(ppa, pool=5, starts=2, views=3)], ids=["gmi", "ppa"]
 )
@@ -82,6 +84,7 @@ def test_the_generator_runs_once_per_step_however_many_neighbors():
     assert generator and all(shape == (16,) for shape in generator)
 
 
+@pytest.mark.nightly
 def test_averaging_finds_the_way_where_the_gradient_is_noise():
     """Logits with a ripple that is small and steep: the mean of the gradients around a point knows the slope below it."""
 
@@ -108,6 +111,7 @@ def test_averaging_finds_the_way_where_the_gradient_is_noise():
     assert likeness(base(view)) < 0.7 < 0.9 < likeness(aligned)
 
 
+@pytest.mark.nightly
 def test_crops_have_the_released_aspects():
     """Of an image whose pixels say where they were, 0.9 to 1.1 as wide as high."""
     rows, columns = np.meshgrid(np.arange(32.0), np.arange(24.0), indexing="ij")

@@ -42,6 +42,7 @@ def directions(key, points):
     return gauss / np.linalg.norm(gauss, axis=1, keepdims=True)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("boundary", "inside", "released", "radius", "moved"),
     [
@@ -60,6 +61,7 @@ def test_a_step_of_the_paper_and_of_the_released_code(boundary, inside, released
     np.testing.assert_allclose(state.z, moved, atol=1e-4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("released", [False, True])
 def test_how_many_points_let_the_sphere_grow(released):
     """Of every number inside from 24 to 32: all of them, or more than seven eighths."""

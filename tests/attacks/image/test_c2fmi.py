@@ -45,6 +45,7 @@ def test_scores_are_shaped_as_described():
     np.testing.assert_allclose(shaped, expected / np.linalg.norm(expected), rtol=1e-5)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("keep", [1, CLASSES])
 def test_the_mapping_is_asked_for_what_it_saw_in_training(keep, monkeypatch):
     """h of 1e18 for the class and |N(0, 1)| for the others: with one score kept that is one-hot."""
@@ -75,6 +76,7 @@ def test_starts_are_means_of_two_latents():
     assert np.asarray(state.population).std() == pytest.approx(np.sqrt(0.5), abs=0.02)
 
 
+@pytest.mark.nightly
 def test_those_are_kept_that_the_target_believes_most_and_every_query_is_counted():
     served = []
 
@@ -94,12 +96,14 @@ def test_those_are_kept_that_the_target_believes_most_and_every_query_is_counted
     assert len(lost) == 2 and max(lost) < everything[:4].min()
 
 
+@pytest.mark.nightly
 def test_coarse_stage_finds_the_wanted_embedding():
     process = attack(coarse_steps=200, coarse_rate=0.05, fresh=0.0).solve((mapped(),))
     state = compiled(process.init)(KEY, jnp.asarray(0, jnp.int32))
     np.testing.assert_allclose(state.population, jnp.broadcast_to(WANTED, (10, D)), atol=0.05)
 
 
+@pytest.mark.nightly
 def test_blends_are_of_three_different_and_of_new_ones():
     """7/10 of a sum weighted 1/2, 1/4, 1/4, and 3/10 of a mean of three: .46 of the spread of a latent."""
     kept, nothing = jnp.eye(5), jnp.zeros((40, 3, 5))
@@ -113,6 +117,7 @@ def test_blends_are_of_three_different_and_of_new_ones():
     assert float(jnp.sqrt(jnp.mean(blend(KEY, *many, 0.3) ** 2))) == pytest.approx(spread, abs=0.01)
 
 
+@pytest.mark.nightly
 def test_a_child_is_moved_by_four_differences_in_half_of_its_genes():
     w = jax.random.normal(KEY, (32, 400))
     child = np.asarray(children(jax.random.key(1), w, w[3], 0.0, 0.1))
@@ -132,6 +137,7 @@ def test_the_strength_of_the_differences_jumps_and_falls():
     assert float(strength(jnp.asarray(93), 100)) == 1.0 and float(strength(jnp.asarray(94), 100)) == pytest.approx(0.6)
 
 
+@pytest.mark.nightly
 def test_a_generation_takes_the_strength_of_its_number():
     process = attack(beta=1.0, pull=0.0, steps=100).solve((mapped(),))
     state, label = compiled(process.init)(KEY, jnp.asarray(0, jnp.int32)), jnp.asarray(0, jnp.int32)
@@ -145,6 +151,7 @@ def test_a_generation_takes_the_strength_of_its_number():
     assert np.abs(change[0][free]).max() > 0.1
 
 
+@pytest.mark.nightly
 def test_fine_stage_never_loses_a_member_and_stops_at_the_budget():
     label = jnp.asarray(1, jnp.int32)
     process = attack(budget=47).solve((mapped(),))
@@ -159,6 +166,7 @@ def test_fine_stage_never_loses_a_member_and_stops_at_the_budget():
     np.testing.assert_array_equal(process.read(state), state.population[int(np.argmin(state.loss))])
 
 
+@pytest.mark.nightly
 def test_the_mapping_is_trained_for_20_epochs_whose_rate_falls_by_tenths():
     defaults = {name: value.default for name, value in inspect.signature(c2fmi).parameters.items()}
     assert defaults["train_steps"] == 20 * (150_000 // 128)

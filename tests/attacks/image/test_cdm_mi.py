@@ -73,6 +73,7 @@ def run(process, case=None):
     return state, told
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("n", "steps"), [(30, 1), (257, 257), (512, 2)])
 def test_labels_every_public_image_once(n, steps):
     served = []
@@ -89,6 +90,7 @@ def test_labels_every_public_image_once(n, steps):
     np.testing.assert_array_equal(process.read(state), gallery[:, 0, 0, 0] > 0.5)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("weights", "loss"), [((1.0, 1.0, 1.0), 0.0), ((1.0, 1.0, 0.0), 0.25), ((0.0, 1.0, 1.0), 0.45)]
 )
@@ -99,6 +101,7 @@ def test_learns_the_noise_that_was_added(weights, loss):
     assert float(told.loss) == pytest.approx(loss, abs=1e-5 if loss == 0 else 0.015) and int(told.queries) == 0
 
 
+@pytest.mark.nightly
 def test_training_finds_the_weights_and_averages_them():
     options = {"train_steps": 300, "train_rate": 0.03, "train_batch": 32, "average": 0.5}
     stage = attack(Known((0.0, 0.0, 0.0)), **options).train[1]((np.arange(30) % 2,))
@@ -112,6 +115,7 @@ def test_training_finds_the_weights_and_averages_them():
     np.testing.assert_allclose(stage.read(state)["params"]["weight"], 1.0, atol=0.02)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_samples_have_the_density_that_the_denoiser_knows(eta):
     process = attack(Gaussian(0.2, 0.1), steps=500, candidates=500, eta=eta).solve((None, {"params": {}}))
@@ -121,6 +125,7 @@ def test_samples_have_the_density_that_the_denoiser_knows(eta):
     assert int(told.queries) == 500 * 500 and bool(told.done)
 
 
+@pytest.mark.nightly
 def test_guidance_goes_beyond_the_condition():
     """Class 1 is answered 0.1 and none 0.2: with w = 3 the noise is 0.4 - 0.6."""
     process = attack(Constant(), steps=10, guidance=3.0, eta=0.0, candidates=3).solve((None, {"params": {}}))
@@ -133,6 +138,7 @@ def test_guidance_goes_beyond_the_condition():
     np.testing.assert_allclose(state.x, after, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.nightly
 def test_selects_the_candidate_that_was_called_most():
     process = attack(Gaussian(0.0, 0.5), steps=8, candidates=6).solve((None, {"params": {}}))
     label = jnp.asarray(1, jnp.int32)

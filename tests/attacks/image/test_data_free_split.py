@@ -40,6 +40,7 @@ class Inverse(nn.Module):
 INVERSES = (Inverse(SHAPE, 48), Inverse((12,)))
 
 
+@pytest.mark.nightly
 def test_the_loss_of_a_block_is_undoing_it_and_being_consistent():
     attack = data_free_split(VIEW, ("middle",), INVERSES, SHAPE, batch=5, cycle=0.7)
     first = attack.train[0](()).init(KEY, None)[0]
@@ -63,6 +64,7 @@ def test_the_loss_of_a_block_is_undoing_it_and_being_consistent():
     assert int(told.queries) == 0
 
 
+@pytest.mark.nightly
 def test_what_was_sent_is_inverted_without_data():
     attack, fitted = data_free_split(VIEW, ("middle",), INVERSES, SHAPE, steps=1200, batch=32, rate=5e-3), ()
     for stage in attack.train:
@@ -73,6 +75,7 @@ def test_what_was_sent_is_inverted_without_data():
     assert np.sqrt(np.mean((output - np.roll(PRIVATE, 1, 0)) ** 2)) >= 0.25
 
 
+@pytest.mark.nightly
 def test_random_fields_are_smooth_images():
     fields = np.asarray(random_fields(KEY, 64, (16, 16, 1)))
     assert fields.min() >= 0 and fields.max() <= 1

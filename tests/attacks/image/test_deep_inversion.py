@@ -53,6 +53,7 @@ def norm(x):
     return np.sqrt((np.asarray(x) ** 2).sum())
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("first", [1.0, 10.0])
 def test_moment_distance_is_that_of_a_forward_pass_by_hand(first):
     params, stats = jax.tree.map(np.asarray, (VARIABLES["params"], VARIABLES["batch_stats"]))
@@ -87,6 +88,7 @@ def found(**options):
     return solve(attack.solve(()), KEY, LABELS, plan=ONE)
 
 
+@pytest.mark.nightly
 def test_images_take_on_the_remembered_statistics_and_stay_in_the_box():
     """With a_f = 1 the statistics come nearer than without, and the labels are met all the same."""
     with_term, without = found(moments=1.0), found(moments=0.0)
@@ -110,6 +112,7 @@ def test_pixels_are_cut_off_at_every_step_or_in_the_end(clip):
     np.testing.assert_allclose(output, np.clip(0.45 + 0.225 * np.asarray(state.u), 0, 1), atol=1e-6)
 
 
+@pytest.mark.nightly
 def test_competition_drives_the_student_away():
     direction = jnp.asarray(RNG.normal(size=(16, CLASSES)), jnp.float32)
 
@@ -124,6 +127,7 @@ def test_competition_drives_the_student_away():
     assert divergence(against) >= divergence(alone) + 0.05
 
 
+@pytest.mark.nightly
 def test_rolled_and_mirrored_batches_are_judged_alike():
     """Jitter and flips change what the target sees, not the images: a case with them ends elsewhere but finite."""
     moved = found(jitter=1, flip=0.5, steps=30, warmup=0)

@@ -44,6 +44,7 @@ def likeness(images, rows):
     return min(np.corrcoef(images[c][rows].ravel() - 0.5, signs[c] * PATTERN[rows].ravel())[0, 1] for c in CASES)
 
 
+@pytest.mark.nightly
 def test_an_ensemble_shows_what_no_single_model_knows():
     _, alone = painted()
     _, together = painted(BOTTOM)
@@ -52,6 +53,7 @@ def test_an_ensemble_shows_what_no_single_model_knows():
     assert likeness(together.output, slice(2, 4)) >= 0.9
 
 
+@pytest.mark.nightly
 def test_the_loss_is_the_mean_over_models():
     attack, _ = painted(BOTTOM, steps=1, activation=0.0)
     stage = attack.train[0](())
@@ -67,6 +69,7 @@ def test_the_loss_is_the_mean_over_models():
     np.testing.assert_allclose(told.loss, np.mean(losses), rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_diversity_spreads_the_images_of_a_class():
     def spread(diversity):
         attack, _ = painted(diversity=diversity)
@@ -80,6 +83,7 @@ def test_diversity_spreads_the_images_of_a_class():
     assert spread(5.0) >= 1.5 * spread(0.0)
 
 
+@pytest.mark.nightly
 def test_the_kept_image_is_the_one_believed_most():
     attack, _ = painted(steps=1)
     stage = attack.train[0](())

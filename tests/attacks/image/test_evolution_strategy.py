@@ -33,6 +33,7 @@ def prior(bound):
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("algorithm", ["cma_es", "snes"])
 def test_finds_the_optimum_of_the_box(algorithm):
     pytest.importorskip("evosax")
@@ -42,6 +43,7 @@ def test_finds_the_optimum_of_the_box(algorithm):
     assert int(result.info.queries[0]) == 12 * 120
 
 
+@pytest.mark.nightly
 def test_budget_is_hard_and_the_best_ever_asked_is_kept():
     pytest.importorskip("evosax")
     process = evolution_strategy(VIEW, prior(3.0), budget=50).solve(())  # 4 + floor(3 ln 4) = 8 a generation

@@ -59,6 +59,7 @@ def test_half_of_the_features_give_less():
     assert np.all(half.info.extra["identity"] <= 0.02)  # what was observed is explained all the same
 
 
+@pytest.mark.nightly
 def test_variation_smooths():
     def roughness(images):
         return np.array([smooth_variation(jnp.asarray(2 * image - 1), 2.0) for image in images])

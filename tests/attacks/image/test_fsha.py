@@ -110,6 +110,7 @@ def test_the_output_is_what_the_decoder_makes_of_what_the_client_sends():
     assert process.steps == 0
 
 
+@pytest.mark.nightly
 def test_a_client_that_does_not_follow_leaks_less_than_the_mean_image():
     """The server's networks are as well trained, and features of another code are nothing to them."""
     given = bench.make()

@@ -91,6 +91,7 @@ def test_each_stage_moves_its_latent_and_its_feature_alone():
             assert all(np.array_equal(a, b) != (i == stage) for a, b in pairs), (t, i)
 
 
+@pytest.mark.nightly
 def test_a_stage_starts_from_the_image_of_the_one_before_and_takes_adams_first_step():
     """At the step on which stage 1 begins: G_2 and G_3 of the moved feature, G_1 of the w before."""
     process = attack(steps=(4, 3, 1), radii=(50.0, 50.0, 50.0), rate=0.01)
@@ -121,6 +122,7 @@ def test_moves_stay_in_their_balls():
         np.testing.assert_allclose(sizes, radius, rtol=1e-3)  # Adam's steps are larger, so the bound is reached
 
 
+@pytest.mark.nightly
 def test_features_reach_what_no_latent_can_draw():
     def end(steps, radii):
         return runs(attack(rate=0.02, steps=steps, radii=radii), 100)[1][-1]

@@ -61,6 +61,7 @@ def network(params, x):
     return jnp.tanh(x.reshape(len(x), -1) @ params["hidden"]) @ params["top"]
 
 
+@pytest.mark.nightly
 def test_a_reconstructor_reads_the_record_out_of_a_network():
     """Six released models, one for each unknown record; the control reads a model of other records."""
     rng = np.random.default_rng(3)
@@ -83,6 +84,7 @@ def test_a_reconstructor_reads_the_record_out_of_a_network():
     assert np.all(np.array(errors) < np.array(blind))
 
 
+@pytest.mark.nightly
 def test_the_reconstructor_is_the_released_one():
     """Sigmoid output, mean absolute plus mean squared error, batches of 32, 62,500 updates."""
     rng = np.random.default_rng(4)

@@ -49,6 +49,7 @@ def lse(logits):
     return np.log(np.exp(logits).sum(-1))
 
 
+@pytest.mark.nightly
 def test_gan_losses_are_those_of_the_paper():
     process = attack(gan_batch=8, critic_steps=1, gan_rate=0.0, entropy_weight=1e-4).train[0](())
     state = process.init(KEY, None)
@@ -65,6 +66,7 @@ def test_gan_losses_are_those_of_the_paper():
     np.testing.assert_allclose(told.loss, generator, rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_the_discriminator_learns_soft_labels_and_the_generator_the_features():
     networks, told = fit(attack(gan_steps=500, gan_rate=0.01).train[0](()), KEY, lambda step: {"x": SAME}, plan=ONE)
     painted = np.asarray(networks["generator"]["params"]["painted"])
@@ -105,6 +107,7 @@ def test_a_step_of_the_recovery_is_adam_on_the_expected_loss():
         np.testing.assert_allclose(found, -0.01 * np.sign(slopes), rtol=0.02)  # Adam's first step
 
 
+@pytest.mark.nightly
 def test_the_distribution_moves_to_the_class_and_gives_other_images_to_other_keys():
     process, _ = recovery(steps=200)
     cases = np.repeat(np.arange(CLASSES, dtype=np.int32), 4)

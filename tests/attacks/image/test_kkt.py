@@ -26,6 +26,7 @@ def view(params, classes):
     return from_function(logits, params, classes=classes).view(Access.WEIGHTS)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("released", [False, True])
 def test_the_loss_is_that_of_the_paper(released):
     params = {
@@ -66,6 +67,7 @@ def test_a_softened_relu_is_relu_with_a_sigmoid_for_its_derivative():
     np.testing.assert_allclose(curve, 3 * s * (1 - s), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.nightly
 def test_every_training_image_comes_back():
     """Two classes, each of two images that are one another's negative: no direction serves two of them.
 

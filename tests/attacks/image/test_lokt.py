@@ -45,6 +45,7 @@ def trained(stages, fitted=()):
     return fitted, asked
 
 
+@pytest.mark.nightly
 def test_counts_every_query_of_training():
     served = []
 
@@ -59,6 +60,7 @@ def test_counts_every_query_of_training():
     assert asked == [2 * 2 * 16, 5 * CLASSES, 0] and len(served) == sum(asked)
 
 
+@pytest.mark.nightly
 def test_surrogates_learn_what_the_target_says_of_fakes():
     blank = GENERATOR.init(KEY, jnp.zeros((1, 8)), jnp.zeros(1, jnp.int32))
     generator = jax.tree.map(lambda leaf: 4 * leaf, blank)  # fakes that differ

@@ -37,6 +37,7 @@ def pooled(attack, draws):
     return stage.read(state), np.concatenate(drawn)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("slope", [1.0, 5.0])
 def test_latents_end_at_both_walls_of_the_box_and_never_beyond(slope):
     attack = mirror(

@@ -86,6 +86,7 @@ def test_the_better_parent_gives_more_genes_unless_as_released():
     assert share("log") == pytest.approx(4 / 9 + 4 / 9 * 0.298, abs=0.03)
 
 
+@pytest.mark.nightly
 def test_budget_is_hard_and_confidence_ends_a_case():
     cases = np.arange(CLASSES, dtype=np.int32)
     bounded = solve(attack(confident=1.0, budget=50, steps=30).solve(POOL), KEY, cases, plan=ONE)

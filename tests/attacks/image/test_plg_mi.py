@@ -37,6 +37,7 @@ def test_a_class_takes_the_images_that_show_most_of_it():
         assert set(np.asarray(rows)[c].tolist()) == set(np.argsort(-scores[:, c])[:7].tolist())
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("weight", [0.0])
 def test_the_gan_learns_the_images_of_each_class(weight):
     """With one image for a class, G(., c) is that image."""
@@ -54,6 +55,7 @@ def test_the_gan_learns_the_images_of_each_class(weight):
     )
 
 
+@pytest.mark.nightly
 def test_the_margin_pulls_the_generator_to_the_target():
     """With one and the same image behind every class, only the target tells the generator what a class is."""
     rows = jnp.asarray([[10], [10], [10]])
@@ -69,6 +71,7 @@ def test_the_margin_pulls_the_generator_to_the_target():
     assert margins(5.0) >= 0.9 and margins(0.0) <= 0.6
 
 
+@pytest.mark.nightly
 def test_the_search_sums_the_margin_of_two_views_and_stays_in_its_class():
     one = attack(rate=0.1, smallest=1.0, flip=0.0, rotation=0.0, change=0.0, steps=3)
     generator = ConditionalGenerator(CLASSES, SHAPE)
@@ -105,6 +108,7 @@ class Still:
         return (images, {}) if mutable else images
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("stage", "tinted"), [("gan", (70, 130)), ("search", (200, 200))])
 def test_views_are_turned_and_tinted_as_often_as_released(stage, tinted):
     """Half are turned in both stages; half are tinted while the GAN learns, all in the search. 4.2 deviations."""

@@ -81,6 +81,7 @@ def test_stages_grow_and_adam_starts_anew():
     np.testing.assert_allclose(process.read(state), state.canvas, atol=1e-6)  # full size at last
 
 
+@pytest.mark.nightly
 def test_finds_either_class_and_a_single_stage_has_full_size():
     options = {"stage_steps": 100, "rate": 0.05, "ensemble": 4}
     for stages in (1, 3):

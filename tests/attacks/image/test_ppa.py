@@ -39,6 +39,7 @@ def test_the_pool_is_ranked_by_the_confidence_in_image_and_mirror_image(mirror):
     np.testing.assert_allclose(kept, drawn[np.argsort(-scores)[:3]], rtol=1e-6)
 
 
+@pytest.mark.nightly
 def test_one_step_is_adam_on_the_poincare_distance():
     process = attack(pool=1, starts=1, crop=(1.0, 1.0), rate=0.01)
     state = process.init(KEY, LABEL)
@@ -57,6 +58,7 @@ def test_one_step_is_adam_on_the_poincare_distance():
     assert clear.mean() > 0.5
 
 
+@pytest.mark.nightly
 def test_the_latent_that_only_looks_right_uncropped_is_not_kept():
     """One target reads the middle of the image, and, more loudly, its corner, which no cropped view shows in place."""
     weights = np.zeros((8, 8, CLASSES), np.float32)
@@ -75,6 +77,7 @@ def test_the_latent_that_only_looks_right_uncropped_is_not_kept():
     np.testing.assert_array_equal(without.read(Selected(runs, LABEL))[:, :, 0], brittle)
 
 
+@pytest.mark.nightly
 def test_it_finds_what_the_target_believes():
     cases = np.arange(CLASSES, dtype=np.int32)
     options = {"pool": 10, "starts": 2, "views": 5, "steps": 60, "rate": 0.05}

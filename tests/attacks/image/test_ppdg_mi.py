@@ -81,6 +81,7 @@ def test_those_believed_most_are_kept():
         assert told[0] > np.median(belief[:, label])
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("measure", ["point", "mmd"])
 def test_every_class_gets_a_generator_that_draws_what_was_kept(measure):
     attack = make(measure=measure, seek_steps=100, seek_rate=0.05, tune_steps=150, tune_rate=0.01)
@@ -101,6 +102,7 @@ def test_every_class_gets_a_generator_that_draws_what_was_kept(measure):
         assert far(own, label) < far(other, label)
 
 
+@pytest.mark.nightly
 def test_the_latents_sought_are_likelier_where_realism_weighs():
     def realism(weight):
         attack = make(seek_steps=100, seek_rate=0.05, realism_weight=weight)
@@ -124,6 +126,7 @@ def test_a_case_is_drawn_by_the_generator_of_its_class():
     np.testing.assert_allclose(alone[1], output[1], atol=1e-6)
 
 
+@pytest.mark.nightly
 def test_tuned_generators_of_all_classes_never_lie_on_a_device():
     """Neither where they are made nor where they attack; those of 1,000 classes are larger than most."""
 

@@ -51,6 +51,7 @@ def agents():
     return train(PROCESS, LABELS, STEPS)
 
 
+@pytest.mark.nightly
 def test_agents_learn_the_bandit_each_its_own(agents):
     """Six agents side by side, two of each class; the reward of untrained agents is the control."""
     earned = np.asarray(agents[2].extra["reward"])
@@ -81,12 +82,14 @@ def twins(state):
     return [np.allclose(leaf[0], leaf[1]) for leaf in kernels]
 
 
+@pytest.mark.nightly
 def test_everything_is_trained_and_critics_are_twins_only_as_released(agents):
     assert all(trained(agents)) and not any(twins(agents[1]))
     released = train(rlb_mi(VIEW, PRIOR, **{**SMALL, "batch": 2}, steps=6, released=True).solve(()), [0], 6)
     assert all(trained(released)) and all(twins(released[1]))
 
 
+@pytest.mark.nightly
 def test_networks_start_as_in_the_released_code():
     """Kernels of critics within +-1 / sqrt(outputs), the last within +-3e-3; all else within +-1 / sqrt(inputs)."""
     state = rlb_mi(VIEW, PRIOR, **SMALL, steps=3, released=True).solve(()).init(KEY, jnp.asarray(0))
@@ -100,6 +103,7 @@ def test_networks_start_as_in_the_released_code():
     assert np.abs(fresh.learned["critics"]["params"]["Dense_2"]["kernel"]).max() > 0.1
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("released", [False, True])
 def test_whether_the_actor_sees_the_critic_before_or_after_its_update(released):
     """The first step of Adam follows the sign of the gradient, which the test takes with either critic."""
@@ -131,6 +135,7 @@ def test_whether_the_actor_sees_the_critic_before_or_after_its_update(released):
     assert agree == {"before": not released, "after": released}
 
 
+@pytest.mark.nightly
 def test_an_episode_of_two_steps_is_remembered_as_a_chain():
     process, label = rlb_mi(VIEW, PRIOR, **SMALL, steps=3, length=2, alpha=0.25).solve(()), jnp.asarray(1, jnp.int32)
     state, told = jax.jit(process.step)(KEY, process.init(KEY, label), label)

@@ -68,6 +68,7 @@ def test_the_loss_of_a_step_is_that_of_the_paper():
     np.testing.assert_allclose(told.loss, expected, rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_a_shallow_client_is_inverted_and_smoothness_can_be_too_much():
     for image in IMAGES:  # the rectifiers leave enough to tell images apart
         slopes = jax.jacobian(lambda x: CLIENT.view(Access.WEIGHTS).answer(KEY, x))(jnp.asarray(image))

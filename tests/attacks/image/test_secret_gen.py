@@ -153,6 +153,7 @@ def test_the_step_is_the_released_one():
         np.testing.assert_allclose(moved, np.clip(z - 0.9 * before + 1.9 * velocity, -1, 1) - z, rtol=2e-2, atol=2e-6)
 
 
+@pytest.mark.nightly
 def test_the_generator_is_told_to_be_diverse():
     """A larger weight of the diversity lowers the loss of the generator by what equation 2 says."""
 

@@ -134,6 +134,7 @@ def variation(u):
     return sum(jnp.linalg.norm((a - b).ravel()) for a, b in straight + diagonal)
 
 
+@pytest.mark.nightly
 def test_smoothness_weighs_against_identity_as_in_a_released_batch():
     """4,000 steps, and the gradient by one image of mean CE + 1e-4 R_TV over a batch of 100, times 100."""
     process, label = smi(VIEW, SHAPE, jitter=0, flip=0.0).solve(()), jnp.asarray(1, jnp.int32)

@@ -43,6 +43,7 @@ def test_image_and_clone_take_turns():
     assert process.steps == 4 * 5
 
 
+@pytest.mark.nightly
 def test_losses_are_those_of_the_algorithm():
     process = unsplit(Nothing(), Dense(), SHAPE, variation=0.3, norm=0.2, image_steps=1, clone_steps=1).solve(())
     sent = RNG.normal(size=7).astype(np.float32)
@@ -69,6 +70,7 @@ def likeness(output):
     return np.abs(found @ truth.T)
 
 
+@pytest.mark.nightly
 def test_a_client_without_structure_is_explained_and_not_inverted():
     """An affine client's architecture says nothing of where a pixel is, and any image explains what was sent."""
     target = from_function(Dense().apply, Dense().init(jax.random.key(9), IMAGES), classes=7)

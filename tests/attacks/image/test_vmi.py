@@ -28,6 +28,7 @@ def likelihood(wanted, x):
     return jnp.stack([own, jnp.log(-jnp.expm1(own))], -1)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("posterior", "gamma"), [("gaussian", 1.0), ("gaussian", 0.25), ("flow", 1.0)])
 def test_the_posterior_is_the_known_one(posterior, gamma):
     """N(0, I) times the likelihood to the power 1 / gamma is Gaussian with precision 1 + 1 / (gamma scale^2)."""
@@ -43,6 +44,7 @@ def test_the_posterior_is_the_known_one(posterior, gamma):
     np.testing.assert_allclose(found.std(0), deviation, rtol=0.2)
 
 
+@pytest.mark.nightly
 def test_one_step_against_numpy():
     attack = vmi(view(jnp.asarray(WANTED), likelihood), PRIOR, posterior="gaussian", kl_weight=0.3, draws=5, rate=0.01)
     process, label = attack.solve(()), jnp.asarray(0, jnp.int32)
@@ -65,6 +67,7 @@ def test_one_step_against_numpy():
     np.testing.assert_allclose(after.posterior[1], eye - 0.01 * np.reshape(slope, (D, D)), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.nightly
 def test_the_gaussian_has_a_full_factor():
     """A likelihood of x_1 + x_2 alone correlates them, as no diagonal covariance does: to -2 / 3."""
 

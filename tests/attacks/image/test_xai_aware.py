@@ -82,6 +82,7 @@ def error(decoder, **options):
     return np.sqrt(np.mean((result.output - PRIVATE) ** 2))
 
 
+@pytest.mark.nightly
 def test_the_explanation_is_what_tells_the_image():
     """Up to its length, which standardizing takes: scores are the same for every image."""
     both, scores = error(Decoder()), error(Decoder(explanation=False))

@@ -73,6 +73,7 @@ def test_confidence_is_bayes_rule():
         np.testing.assert_allclose(found, np.array(scores) / sum(scores), rtol=1e-5)
 
 
+@pytest.mark.nightly
 def test_confusion_weighting_by_hand():
     # The target answers the sensitive value. Label 0: scores 0.25 * 8 / 10 and 0.75 * 2 / 10; label 1: 0.25 * 5 / 20
     # and 0.75 * 15 / 20. Shares of a column instead of a row would give other numbers.
@@ -105,6 +106,7 @@ def test_constant_target_leaves_the_prior(weighting):
     np.testing.assert_array_equal(posterior, np.broadcast_to(MARGINALS, posterior.shape))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("weighting", ["confusion", "none", "confidence"])
 def test_constant_target_ranks_no_record_above_another(weighting):
     # Scores that are no round numbers and differ by label: rounding must not put the label into the posterior.
@@ -132,6 +134,7 @@ def test_no_possible_completion_leaves_the_prior():
     assert result.status[0] == Status.RUNNING
 
 
+@pytest.mark.nightly
 def test_hidden_entries_of_the_record_are_not_looked_at():
     target, cases = target_of(np.random.default_rng(2).normal(size=(sum(COLUMNS), 2))), some_cases()
     options = {"access": Access.SCORES, "weighting": "confidence", "unknown": {2: (0.1, 0.2, 0.3, 0.4)}}
@@ -142,6 +145,7 @@ def test_hidden_entries_of_the_record_are_not_looked_at():
     assert (result.status == Status.RUNNING).all()
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("weighting", "unknown", "expected"), [("none", None, 2), ("confidence", {0: (0.5, 0.25, 0.25)}, 6)]
 )
@@ -164,6 +168,7 @@ def test_queries_are_the_records_the_target_saw(weighting, unknown, expected):
     assert (asked[:, kept] == cases["record"][1, kept]).all()
 
 
+@pytest.mark.nightly
 def test_host_tree_and_one_hot_agree_with_a_traced_target():
     weights = np.random.default_rng(3).normal(size=(sum(COLUMNS), 2)).astype(np.float32)
     starts = np.array([0, 3, 5])
@@ -179,6 +184,7 @@ def test_host_tree_and_one_hot_agree_with_a_traced_target():
     np.testing.assert_allclose(host, traced, rtol=1e-5)
 
 
+@pytest.mark.nightly
 def test_every_completion_gets_a_key_of_its_own():
     noise = Defense(answer=lambda key, answer: jax.random.dirichlet(key, jnp.ones_like(answer)))
     defended = target_of(reveals(), defense=noise, noise="fresh")
@@ -188,6 +194,7 @@ def test_every_completion_gets_a_key_of_its_own():
     assert not np.allclose(posterior[0], MARGINALS)  # equal noise for both values would leave the prior
 
 
+@pytest.mark.nightly
 def test_eager_jit_and_chunks_agree():
     target, cases = target_of(np.random.default_rng(4).normal(size=(sum(COLUMNS), 2))), some_cases()
     process = attack_on(target, Access.SCORES, weighting="confidence").solve(())
@@ -213,6 +220,7 @@ def test_access():
         attack_on(target, Access.LABELS, weighting="confidence")
 
 
+@pytest.mark.nightly
 def test_a_case_that_makes_no_sense_is_flagged():
     cases = {
         "record": np.array([[0, 0, 0], [3, 0, 0], [0, 0, -1]], np.int32),

@@ -132,6 +132,7 @@ def test_uniform_model_exposes_nothing():
     assert found.secret[0].tolist() == [0, 0, 0]
 
 
+@pytest.mark.nightly
 def test_log_perplexities_of_a_network_are_its_own():
     module = LSTMLanguageModel(VOCABULARY, width=8, layers=1)
     variables = module.init(jax.random.key(1), jnp.zeros((1, 3), jnp.int32))
@@ -183,6 +184,7 @@ def test_queries_are_the_sequences_the_target_saw(chunk):
     assert all(row[:2] == [END, START] and row[4] == END for row in seen)
 
 
+@pytest.mark.nightly
 def test_eager_jit_and_chunks_agree():
     target = markov(random_transitions(5))
     case = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), CASES)
@@ -230,6 +232,7 @@ def test_impossible_candidates_come_last():
     assert (np.delete(np.delete(found, 3, 0), 3, 1) < 20).all()
 
 
+@pytest.mark.nightly
 def test_a_case_that_makes_no_sense_is_flagged():
     transitions = random_transitions(6)
     probabilities = markov(transitions, serve=lambda outputs: jax.nn.softmax(outputs.logits))
