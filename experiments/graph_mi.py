@@ -39,7 +39,6 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,7 +59,8 @@ from jaxmia.metrics.graph import (
     link_precision,
     link_scores,
 )
-from jaxmia.models.graph import GCN
+from jaxmia.modalities.graph import cosine
+from jaxmia.modalities.graph.targets import OverNodes
 
 HIDDEN, PER_CLASS, TEST = 16, 20, 1000
 STEPS, RATE, DECAY = 200, 0.01, 5e-4
@@ -74,24 +74,6 @@ PUBLISHED = {
     "note": "AUC on Cora as quoted of the paper, and by Olatunji et al., PETS 2023; the latter has 0.799 for features",
 }
 PLAN = Plan(progress=False)
-
-
-class OverNodes(nn.Module):
-    """The network on fixed features `[n, d]`: adjacencies `[b, n, n]` to logits `[b, n, classes]`."""
-
-    features: Any
-    classes: int
-
-    @nn.compact
-    def __call__(self, adjacencies: Float[Array, "b n n"], train: bool = False) -> Float[Array, "b n classes"]:
-        del train
-        batched = nn.vmap(
-            GCN,
-            in_axes=(0, None),  # pyright: ignore[reportArgumentType]
-            variable_axes={"params": None, "features": 0},
-            split_rngs={"params": False},
-        )
-        return batched(HIDDEN, self.classes, name="gcn")(adjacencies, self.features)
 
 
 class Network(NamedTuple):
@@ -117,16 +99,9 @@ def adjacency_of(graph: Graph) -> np.ndarray:
     return adjacency + adjacency.T
 
 
-def cosine(rows: Any) -> np.ndarray:
-    rows = np.asarray(rows, np.float64)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    product = rows @ rows.T
-    return (product + product.T) / 2  # symmetric to the last bit
-
-
 def networks(graph: Graph, adjacency: np.ndarray, labeled: np.ndarray, seed: int) -> Iterator[tuple[str, Network]]:
     classes = len(graph.names)
-    module = OverNodes(jnp.asarray(graph.features), classes)
+    module = OverNodes(jnp.asarray(graph.features), classes, HIDDEN)
 
     def cross_entropy(outputs: Outputs, batch: dict[str, Any]) -> Float[Array, ""]:
         losses = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch["y"])

@@ -98,7 +98,8 @@ def attack(runs: Sequence[Run], target: Trained, served: Fitted, number: int, na
         broken |= np.repeat(np.asarray(result.info.extra.get("failed", np.zeros(len(result.status), bool))), times)
         counted = np.ones(len(broken), bool) if seen.held_out is None else ~seen.held_out
         queries, training = np.asarray(result.info.queries), result.training_queries or 0
-        record = record_of(method.card, made[which][1]) | {
+        record = {
+            "card": {**method.card._asdict(), "access": made[which][1].name},
             "attack": method.name,
             "target": target.job.name,
             "hyperparameters": assembly.settings_of(section, inputs),
@@ -137,15 +138,18 @@ def _together(
 
 
 def _label(name: str, section: dict[str, Any], config: dict[str, Any]) -> str:
-    """What the page calls an attack: its title, and what tells it from the same attack with other settings."""
+    """What the page calls an attack: its title, and the settings in words that tell it from the same attack with others.
+
+    Numbers are left out: the cells of a sweep differ in them, and must share their labels.
+    """
     title, short = attacks.get(section["name"]).card.title, section["name"].rsplit("/", 1)[-1]
     alike = [other for _, other in named(listed(config["attacks"])) if other["name"] == section["name"]]
 
     def worded(one: dict[str, Any]) -> str:
         words = [
-            value if isinstance(value, str) else f"{key} {value}"
+            value
             for key, value in keywords(one).items()
-            if key != "base" and value is not None and any(other.get(key) != value for other in alike)
+            if isinstance(value, str) and any(other.get(key) != value for other in alike)
         ]
         return ", ".join([title, *words])
 
@@ -158,11 +162,6 @@ def _of_control(kind: str) -> str:
     return {"": "", "shuffled": " on shuffled labels"}.get(kind, f" on a target that is {kind}")
 
 
-def record_of(card: Card, access: Access) -> dict[str, Any]:
-    """The part of a cell's record that says what the method is."""
-    return {"card": {**card._asdict(), "access": access.name}}
-
-
 def compare(runs: Sequence[Run], target: str) -> None:
     """The cells of what is found without any target; they stand among the controls."""
     first = runs[0]
@@ -172,8 +171,8 @@ def compare(runs: Sequence[Run], target: str) -> None:
         if not missing:
             continue
         arrays = baseline.guess(first.inputs)
-        counted = ~arrays["held_out"] if "held_out" in arrays else np.ones(len(arrays["targets"]), bool)
-        record = record_of(baseline.card, Access.NONE) | {
+        record = {
+            "card": {**baseline.card._asdict(), "access": Access.NONE.name},
             "attack": "none",
             "label": baseline.label,
             "target": target,
@@ -181,7 +180,7 @@ def compare(runs: Sequence[Run], target: str) -> None:
             "hyperparameters": {},
             "seconds": 0.0,
             "queries": None,
-            "status": {"chosen": int(counted.sum())},
+            "status": {"chosen": int(_counted(arrays).sum())},
         }
         for cell in missing:
             cell.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -201,7 +200,7 @@ def _finish(
 
 def _commit(run: Run, cells: Sequence[pathlib.Path], record: dict[str, Any], arrays: Arrays) -> None:
     judged = run.modality.judge(run.panel.judges, run.data, arrays)
-    counted = ~arrays["held_out"] if "held_out" in arrays else np.ones(len(arrays["targets"]), bool)
+    counted = _counted(arrays)
     record = {
         **record,
         "seed": run.config["seed"],
@@ -213,6 +212,11 @@ def _commit(run: Run, cells: Sequence[pathlib.Path], record: dict[str, Any], arr
     }
     for cell in cells:
         files.finish_cell(cell, record, {**arrays, **judged.arrays})
+
+
+def _counted(arrays: Arrays) -> np.ndarray:
+    """Which of the things attacked are not a comparison that is counted apart."""
+    return ~arrays["held_out"] if "held_out" in arrays else np.ones(len(arrays["targets"]), bool)
 
 
 def judge_again(run: Run, cell: pathlib.Path) -> None:

@@ -10,10 +10,23 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from jaxmia.core import Card
+from jaxmia.oracle import Access
 from jaxmia.sections import Schema
 from jaxmia.target import Target
 
-__all__ = ["Arrays", "Baseline", "Data", "Fitted", "Judged", "MadeUp", "Modality", "Observed", "Panel", "Training"]
+__all__ = [
+    "Arrays",
+    "Baseline",
+    "Data",
+    "Fitted",
+    "Judged",
+    "MadeUp",
+    "Modality",
+    "Observed",
+    "Panel",
+    "Training",
+    "without_model",
+]
 
 Arrays = dict[str, np.ndarray]
 
@@ -151,6 +164,16 @@ class Baseline(NamedTuple):
     label: str
     card: Card
     guess: Callable[[Any], Arrays]
+
+
+def without_model(
+    title: str, modality: str, *, recovers: str, knows: str, guess: Callable[[Any], Arrays], paper: str = "no attack"
+) -> Baseline:
+    """A baseline, with the card that says so."""
+    card = Card(
+        title, paper, url="", year=0, modality=modality, access=Access.NONE, recovers=recovers, knows=knows, observes=""
+    )  # fmt: skip
+    return Baseline(f"{title} (no model)", card, guess)
 
 
 class Modality(NamedTuple):

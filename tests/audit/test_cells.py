@@ -21,15 +21,14 @@ def labels(checked):
     ("written", "expected"),
     [
         ("[image/gmi, image/ppa]", ["GMI", "PPA"]),
-        ("[image/ppa, {name: image/ppa, views: 0}]", ["PPA, views 100", "PPA, views 0"]),
-        ("[image/gmi, {name: image/gmi, rate: 0.5, nesterov: false}]",
-         ["GMI, rate 0.02, nesterov True", "GMI, rate 0.5, nesterov False"]),
+        ("[image/ppa, {name: image/ppa, views: 0}]", ["PPA", "PPA (ppa-2)"]),
+        ("[image/vmi, {name: image/vmi, posterior: gaussian}]", ["VMI, flow", "VMI, gaussian"]),
         ("[image/gmi, image/gmi]", ["GMI", "GMI (gmi-2)"]),
         ("[{name: image/lomma, base: image/gmi}, {name: image/lomma, base: image/ked_mi}]",
          ["LOMMA (lomma_gmi)", "LOMMA (lomma_ked_mi)"]),
     ],
 )  # fmt: skip
-def test_the_same_attack_twice_is_told_apart_by_what_differs(written, expected, tmp_path):
+def test_the_same_attack_twice_is_told_apart_by_its_words_or_its_name(written, expected, tmp_path):
     assert labels(config.load(write_config(tmp_path), [f"attacks={written}"], schema)) == expected
 
 

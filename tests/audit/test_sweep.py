@@ -174,6 +174,7 @@ def test_a_sweep_of_the_adversarys_networks_is_of_one_target_trained_once(tmp_pa
     assert [point.values for point in points(table.paths, table.settings)] == [{"split": "block1"}, {"split": "block2"}]
 
 
+@pytest.mark.nightly
 def test_a_cell_of_a_sweep_is_what_it_is_alone(swept, tmp_path):
     path, out, _ = swept
     alone = tmp_path / "alone"

@@ -2,11 +2,15 @@
 
 import pytest
 
-from tests.contract.methods import CHAOTIC
+from tests.contract.methods import CHAOTIC, LONG
 
 
 def pytest_collection_modifyitems(items):
-    """The digest of an attack whose training is long is of a training of its own, compiled as users do."""
+    """Digests of attacks whose training is long, which are of a training of their own, compiled as users do; and agents."""
     for item in items:
-        if item.name.startswith("test_golden_digest[") and item.callspec.params["trial"].name in CHAOTIC:
+        method = getattr(item, "callspec", None) and item.callspec.params.get(
+            "trial", item.callspec.params.get("trained")
+        )
+        digest = item.name.startswith("test_golden_digest[") and method.name in CHAOTIC
+        if digest or (item.path.name in ("test_meaning.py", "test_queries.py") and getattr(method, "name", "") in LONG):
             item.add_marker(pytest.mark.nightly)

@@ -5,7 +5,7 @@ import contextlib
 from jaxmia import attacks, discovery
 from tests.compiling import as_users_do
 
-__all__ = ["CHAOTIC", "METHODS", "compiled_for"]
+__all__ = ["CHAOTIC", "LONG", "METHODS", "compiled_for"]
 
 SKELETONS = "tests.contract.skeletons.attacks"
 METHODS = [attacks.get(name) for name in attacks.names()]

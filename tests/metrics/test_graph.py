@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from jaxmia.metrics import (
     candidate_pairs,
     link_auc,
+    link_auc_difference,
     link_average_precision,
     link_interval,
     link_precision,
@@ -165,3 +166,23 @@ def test_sparse_graph_is_refused_over_nodes():
 def test_refuses(call, message):
     with pytest.raises(ValueError, match=message):
         call(*random_graph())
+
+
+def test_a_difference_of_aucs_is_paired():
+    """What moves both alike does not widen the interval; the value is that of the two AUCs."""
+    scores, adjacency = random_graph(n=40, uneven=1.0)
+    other = scores + 0.1 * np.add.outer(np.arange(40), np.arange(40)) / 40
+    first, second = link_scores(scores, adjacency), link_scores(other, adjacency)
+    found = link_auc_difference(first, second, resamples=300)
+    assert found.value == pytest.approx(link_auc(scores, adjacency) - link_auc(other, adjacency))
+    alone = link_interval(first, resamples=300)
+    assert found.low <= found.value <= found.high and found.high - found.low < (alone.high - alone.low) / 3
+    same = link_auc_difference(first, first, resamples=100)
+    assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
+
+
+def test_scorings_of_other_pairs_have_no_difference():
+    scores, adjacency = random_graph()
+    balanced = link_scores(scores, adjacency, candidate_pairs(adjacency, negatives="balanced"))
+    with pytest.raises(ValueError, match="are of other pairs or edges"):
+        link_auc_difference(link_scores(scores, adjacency), balanced)

@@ -369,3 +369,9 @@ def test_a_cell_that_lost_a_file_says_how_it_is_made_anew(name, run):
         FileNotFoundError, match=f"{name}.*; delete the folder {cell}, and `jaxmia attack` makes it anew"
     ):
         report.build(run)
+
+
+def test_an_exhibit_of_an_unknown_kind_is_refused_with_those_that_are(run):
+    edit_json(run / "cells" / "gmi-plain-0" / "cell.json", lambda cell: cell.update(exhibits=[{"kind": "sounds"}]))
+    with pytest.raises(ValueError, match="kind is 'sounds'; legal is one of edges, guesses, passages, pictures, ranks"):
+        report.build(run)

@@ -13,15 +13,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxmia.audit.inputs import Inputs
-from jaxmia.audit.modality import Arrays, Baseline, Judged, Modality, Observed
-from jaxmia.core import Card
+from jaxmia.audit.modality import Arrays, Baseline, Judged, Modality, Observed, without_model
 from jaxmia.metrics.graph import candidate_pairs, link_auc_difference, link_interval, link_scores
 from jaxmia.modalities.graph import data, targets
 from jaxmia.modalities.graph.data import Nodes
-from jaxmia.oracle import Access
 from jaxmia.sections import Section
 
-__all__ = ["MODALITY"]
+__all__ = ["MODALITY", "cosine"]
 
 EFFORT = 4e8  # pairs that the resamples of one interval look at
 
@@ -104,11 +102,7 @@ def _baseline(name: str, title: str, knows: str) -> Baseline:
         scores = _without(given.data, nodes)[name].astype(np.float32)
         return {"scores": scores, "targets": nodes, "case_ids": nodes, "failed": np.zeros(len(nodes), bool)}
 
-    card = Card(
-        title=title, paper="no attack", url="", year=0, modality="graph", access=Access.NONE,
-        recovers="edges, as far as they can be guessed", knows=knows, observes="",
-    )  # fmt: skip
-    return Baseline(f"{title} (no model)", card, guess)
+    return without_model(title, "graph", recovers="edges, as far as they can be guessed", knows=knows, guess=guess)
 
 
 def check(inputs: Inputs) -> None:

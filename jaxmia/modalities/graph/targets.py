@@ -18,7 +18,7 @@ from jaxmia.models.graph import GCN
 from jaxmia.oracle import Access, Outputs
 from jaxmia.target import from_linen
 
-__all__ = ["LAYER", "TARGETS", "accuracy", "fit"]
+__all__ = ["LAYER", "TARGETS", "OverNodes", "accuracy", "fit"]
 
 LAYER = "gcn/embedding"
 """The hidden features of a target, by name."""

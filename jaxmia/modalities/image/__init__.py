@@ -7,16 +7,14 @@ import numpy as np
 
 from jaxmia.audit.assembly import blank
 from jaxmia.audit.inputs import Inputs
-from jaxmia.audit.modality import Arrays, Baseline, Modality, Observed
+from jaxmia.audit.modality import Arrays, Modality, Observed, without_model
 from jaxmia.audit.roles import listed, named
-from jaxmia.core import Card
 from jaxmia.data import to_float
 from jaxmia.modalities.image import data, judging, targets, zoo
 from jaxmia.modalities.image.inputs import INPUTS, TARGET_INPUTS, attacked, decoder_width, networks
 from jaxmia.modalities.image.observe import OBSERVE, shown
 from jaxmia.modalities.image.priors import PRIORS
 from jaxmia.modalities.image.targets import evaluator
-from jaxmia.oracle import Access
 from jaxmia.sections import Section, check_numbers, within
 
 __all__ = ["MODALITY"]
@@ -105,20 +103,13 @@ MODALITY = Modality(
     judges=targets.evaluators,
     judge=judging.judge,
     baselines={
-        "nearest_public": Baseline(
-            "nearest public image",
-            Card(
-                title="Nearest public image",
-                paper="no attack: chosen by pixel distance with the private images in hand",
-                url="",
-                year=0,
-                modality="image",
-                access=Access.NONE,
-                recovers="nothing",
-                knows="public images, and the private ones to choose by",
-                observes="",
-            ),
-            nearest_public,
+        "nearest_public": without_model(
+            "Nearest public image",
+            "image",
+            recovers="nothing",
+            knows="public images, and the private ones to choose by",
+            guess=nearest_public,
+            paper="no attack: chosen by pixel distance with the private images in hand",
         )
     },
     controls=("shuffled", "untrained", "constant"),

@@ -292,5 +292,6 @@ def made_up(config: dict[str, Any], public: int) -> MadeUp:
     scene = Scene("made up", parts, private.names, False, dict.fromkeys(parts._fields, "made up"))
     if (config["prior"] or {}).get("name") == "stylegan2":
         config = {**config, "prior": {**config["prior"], "weights": MADE_UP}}
-    # A gallery is not there until it is touched.
-    return MadeUp(config, scene, {"gallery": np.zeros((public, *shape), np.float32)})
+    # A gallery is not there until it is touched, and victims are one number.
+    victims = np.broadcast_to(np.float32(0), ((config["attacked_classes"] or classes) * config["candidates"], *shape))
+    return MadeUp(config, scene, {"gallery": np.zeros((public, *shape), np.float32), "victims": victims})

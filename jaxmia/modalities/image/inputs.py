@@ -47,6 +47,14 @@ def attacked(inputs: Inputs) -> Int[np.ndarray, " n"]:
     return np.arange(inputs.config["attacked_classes"] or len(inputs.data.names), dtype=np.int32)
 
 
+def _victims(given: Inputs) -> Float[np.ndarray, "n h w c"]:
+    """One private training image for each candidate."""
+    private, targets = given.data.split.train, given["targets"]
+    rank = np.arange(len(targets)) // len(attacked(given))
+    rows = np.array([np.resize(np.flatnonzero(private.labels == c), k + 1)[k] for c, k in zip(targets, rank)])
+    return to_float(private.images[rows])
+
+
 def _batches(given: Inputs) -> Callable[[int], dict[str, Float[np.ndarray, "b h w c"]]]:
     """Minibatches of public pictures in [0, 1], for the training stages of attacks."""
     pictures = given.data.split.public.images
@@ -116,6 +124,8 @@ INPUTS: dict[str, Callable[[Inputs], Any]] = {
     "shape": lambda given: given.data.split.public.images.shape[1:],
     "classes": lambda given: len(given.data.names),
     "public": lambda given: to_float(given.data.split.public.images),
+    "targets": lambda given: np.tile(attacked(given), given.config["candidates"]),
+    "victims": _victims,
     "batches": _batches,
     "networks": _networks,
     "prior": _prior,

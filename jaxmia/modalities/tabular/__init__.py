@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxmia.audit.inputs import Inputs
-from jaxmia.audit.modality import Arrays, Baseline, Judged, Modality, Observed
-from jaxmia.core import Card
+from jaxmia.audit.modality import Arrays, Baseline, Judged, Modality, Observed, without_model
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.metrics.ranking import auc_difference, auc_interval
 from jaxmia.modalities.tabular import data, targets
 from jaxmia.modalities.tabular.data import Survey, imputations
-from jaxmia.oracle import Access
 from jaxmia.packages import require
 
 __all__ = ["MODALITY"]
@@ -104,11 +102,9 @@ def _baseline(name: str, title: str, knows: str) -> Baseline:
             "failed": np.zeros(len(ids), bool), "held_out": _held_out(survey),
         }  # fmt: skip
 
-    card = Card(
-        title=title, paper="no attack", url="", year=0, modality="tabular", access=Access.NONE,
-        recovers="the sensitive attribute, as far as it can be guessed", knows=knows, observes="",
-    )  # fmt: skip
-    return Baseline(f"{title} (no model)", card, guess)
+    return without_model(
+        title, "tabular", recovers="the sensitive attribute, as far as it can be guessed", knows=knows, guess=guess
+    )
 
 
 def check(inputs: Inputs) -> None:

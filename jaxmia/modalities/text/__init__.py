@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 
 from jaxmia.audit.inputs import Inputs
-from jaxmia.audit.modality import Arrays, Baseline, Judged, Modality, Observed
-from jaxmia.core import Card
+from jaxmia.audit.modality import Arrays, Judged, Modality, Observed, without_model
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.metrics.privacy import exposure_exact
 from jaxmia.modalities.text import data, targets
 from jaxmia.modalities.text.data import Corpus
-from jaxmia.oracle import Access
 
 __all__ = ["MODALITY"]
 
@@ -109,14 +107,9 @@ MODALITY = Modality(
     keep=keep,
     judge=judge,
     baselines={
-        "blind": Baseline(
-            "Blind guess (no model)",
-            Card(
-                title="Blind guess", paper="no attack", url="", year=0, modality="text", access=Access.NONE,
-                recovers="nothing: all that the secret could be in a random order", knows="what the secret is made of",
-                observes="",
-            ),
-            _blind,
+        "blind": without_model(
+            "Blind guess", "text", recovers="nothing: all that the secret could be in a random order",
+            knows="what the secret is made of", guess=_blind,
         )
     },
     controls=("untrained", "constant"),

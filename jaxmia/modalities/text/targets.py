@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
-import numpy as np
 import optax
 
 from jaxmia.audit import networks
@@ -75,10 +74,3 @@ def accuracy(fitted: Fitted, corpus: Corpus) -> dict[str, Any]:
     logits = predict(fitted.module, fitted.target.params, corpus.held_out[:, :-1])
     right = (logits.argmax(-1) == corpus.held_out[:, 1:]).mean(1)
     return {**bootstrap(right, corpus.documents)._asdict(), "unit": "share"}
-
-
-def bits_per_character(fitted: Fitted, corpus: Corpus) -> np.ndarray:
-    """Of each held-out row, the mean of -log2 of the probability that the model gives the next character."""
-    logits = predict(fitted.module, fitted.target.params, corpus.held_out[:, :-1])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, corpus.held_out[:, 1:])
-    return np.asarray(losses, np.float64).mean(1) / np.log(2)

@@ -1,7 +1,7 @@
 """What a page shows of its cells beside their metrics, one module for each kind of exhibit.
 
-A kind is a module here with `FIRST`, whether it stands before the metrics, and `section(run, cells) -> (template, values)`,
-which makes its part of the page of all cells that have such an exhibit.
+A kind is a module here with `FIRST`, whether it stands before the metrics, and `section(run, shown) -> (template, values)`,
+which makes its part of the page of all cells that have such an exhibit: `shown` are pairs of a cell and its exhibit.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from jaxmia.report.folder import Run
+from jaxmia.report.folder import Cell, Run
 
 __all__ = ["kinds", "sections"]
 
@@ -27,17 +27,17 @@ def sections(run: Run, environment: jinja2.Environment) -> list[dict[str, Any]]:
     Raises:
       ValueError: for a kind that there is none of, naming the cell.
     """
-    cells: dict[str, list[Any]] = {}
+    found: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
     for cell in run.cells:
         for exhibit in cell.exhibits:
-            cells.setdefault(exhibit["kind"], []).append(cell)
+            found.setdefault(exhibit["kind"], []).append((cell, exhibit))
     made = []
-    for kind, having in cells.items():
+    for kind, shown in found.items():
         if kind not in kinds():
-            where = run.folder / "cells" / having[0].name / "cell.json"
+            where = run.folder / "cells" / shown[0][0].name / "cell.json"
             raise ValueError(f"{where}: exhibits: kind is {kind!r}; legal is one of {', '.join(kinds())}")
         module = importlib.import_module(f"{__name__}.{kind}")
-        template, values = module.section(run, having)
+        template, values = module.section(run, shown)
         html = environment.get_template(f"exhibits/{template}.html.j2").render(values)
         made.append({"first": module.FIRST, "html": Markup(html)})  # noqa: S704 (rendered, with escapes)
     return made

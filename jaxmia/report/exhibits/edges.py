@@ -14,12 +14,13 @@ __all__ = ["FIRST", "section"]
 FIRST = False
 
 
-def section(run: Run, cells: list[Cell]) -> tuple[str, dict[str, Any]]:
+def section(run: Run, shown: list[tuple[Cell, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
     """One figure for each data set and target: the share that is right over how many are named."""
+    cells = [cell for cell, _ in shown]
     colors = {label: i for i, label in enumerate(dict.fromkeys(c.label for c in cells if not c.control))}
     drawings = []
     for target in dict.fromkeys(cell.target for cell in cells):
-        lines, exhibits = [], [(cell, cell.exhibits[0]) for cell in cells if cell.target == target]
+        lines, exhibits = [], [(cell, exhibit) for cell, exhibit in shown if cell.target == target]
         for cell, exhibit in exhibits:
             named, right = zip(*exhibit["found"])
             share = [100 * r / n for n, r in zip(named, right)]

@@ -13,11 +13,11 @@ __all__ = ["FIRST", "section"]
 FIRST = False
 
 
-def section(run: Run, cells: list[Cell]) -> tuple[str, dict[str, Any]]:
+def section(run: Run, shown: list[tuple[Cell, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
     """One table for each target, a row for each attack."""
-    shown = []
+    found, cells = [], [cell for cell, _ in shown]
     for target in dict.fromkeys(cell.target for cell in cells):
-        chosen = [(cell, cell.exhibits[0]) for cell in cells if cell.target == target]
+        chosen = [(cell, exhibit) for cell, exhibit in shown if cell.target == target]
         values = chosen[0][1]["values"]
         columns = ["attack", *(f"{true}, guessed {guess}" for true in values for guess in values)]
         rows = [
@@ -27,5 +27,5 @@ def section(run: Run, cells: list[Cell]) -> tuple[str, dict[str, Any]]:
             }
             for cell, exhibit in chosen
         ]  # fmt: skip
-        shown.append({"title": tables.titled(run, target), "columns": columns, "rows": rows})
-    return "rows", {"title": "Guesses", "note": "How many records of each value were taken for which.", "tables": shown}
+        found.append({"title": tables.titled(run, target), "columns": columns, "rows": rows})
+    return "rows", {"title": "Guesses", "note": "How many records of each value were taken for which.", "tables": found}

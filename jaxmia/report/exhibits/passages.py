@@ -13,11 +13,10 @@ __all__ = ["FIRST", "section"]
 FIRST = True
 
 
-def section(run: Run, cells: list[Cell]) -> tuple[str, dict[str, Any]]:
+def section(run: Run, shown: list[tuple[Cell, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
     """One table of all cells."""
-    rows = []
-    for cell in cells:
-        (exhibit,) = (e for e in cell.exhibits if e["kind"] == "passages")
+    rows, cells = [], [cell for cell, _ in shown]
+    for cell, exhibit in shown:
         where = (
             cell.label if cell.attack == "none" else f"{tables.named(cell, cells)}, {tables.titled(run, cell.target)}"
         )

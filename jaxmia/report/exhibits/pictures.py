@@ -12,8 +12,9 @@ __all__ = ["FIRST", "section"]
 FIRST = True
 
 
-def section(run: Run, cells: list[Cell]) -> tuple[str, dict[str, Any]]:
+def section(run: Run, shown: list[tuple[Cell, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
     """Grids of pictures, and the share of successes by class."""
+    cells = [cell for cell, _ in shown]
     return "pictures", {"grids": grids(run, cells), "heat": heat_map(run, cells), "pictured": PICTURED}
 
 

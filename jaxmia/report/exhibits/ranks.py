@@ -14,12 +14,12 @@ __all__ = ["FIRST", "section"]
 FIRST = False
 
 
-def section(run: Run, cells: list[Cell]) -> tuple[str, dict[str, Any]]:
+def section(run: Run, shown: list[tuple[Cell, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
     """One figure: the mean exposure of each cell over how often a secret was planted."""
+    cells = [cell for cell, _ in shown]
     colors = {target: i for i, target in enumerate(dict.fromkeys(c.target for c in cells if not c.control))}
     lines = []
-    for cell in cells:
-        (exhibit,) = (e for e in cell.exhibits if e["kind"] == "ranks")
+    for cell, exhibit in shown:
         by_times: dict[int, list[float]] = {}
         for times, exposure in exhibit["found"]:
             by_times.setdefault(times, []).append(exposure)
@@ -29,7 +29,7 @@ def section(run: Run, cells: list[Cell]) -> tuple[str, dict[str, Any]]:
             cell.label if cell.attack == "none" else f"{tables.named(cell, cells)}, {tables.titled(run, cell.target)}"
         )
         lines.append(figures.Line(name, x, y, None if cell.control else colors[cell.target]))
-    chance, best = exhibit["chance"], exhibit["best"]
+    chance, best = shown[0][1]["chance"], shown[0][1]["best"]
     caption = (
         f"Mean over the secrets planted equally often. A secret that was never planted has {chance:.2f} bits on average; "
         f"one that is ranked first of all has {best:.1f}. Dashed is a control or a guess without the model."
