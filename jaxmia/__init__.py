@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxmia import attacks, data, defenses, metrics, models, priors, recipes, report, train
+    from jaxmia.composing import compose
     from jaxmia.core import Attack, Card, Defense, Info, Prior, Process, Scenario, info
     from jaxmia.engine import Plan, Result, Status, fit, run, solve
     from jaxmia.oracle import (
@@ -27,7 +28,7 @@ _PUBLIC = {
     "Access": ("oracle", "what a threat model grants: NONE, LABELS, SCORES or WEIGHTS"),
     "Attack": ("core", "a chain of processes: training stages, then one solve per case"),
     "Card": ("core", "what a method is: paper, access, what it recovers"),
-    "Defense": ("core", "seven hooks into training and serving"),
+    "Defense": ("core", "hooks into training and serving"),
     "Info": ("core", "what one step says of one case: loss, queries, done"),
     "Labels": ("oracle", "an oracle that answers classes"),
     "Outputs": ("oracle", "logits and named features of a model"),
@@ -42,6 +43,7 @@ _PUBLIC = {
     "ThreatModelError": ("oracle", "an attack asked for more than it is granted"),
     "Weights": ("oracle", "a white-box oracle: answers, parameters, gradients"),
     "attacks": ("", "attacks by name: `attacks.names()`, `attacks.get(name)`"),
+    "compose": ("composing", "several defenses as one"),
     "data": ("", "data sets, folders of pictures, splits, minibatches"),
     "defenses": ("", "defenses by name, as `attacks`"),
     "fit": ("engine", "trains one process over minibatches"),

@@ -20,6 +20,7 @@ __all__ = [
     "Cases",
     "Defense",
     "Fitted",
+    "Guard",
     "Info",
     "Objective",
     "Prior",
@@ -174,9 +175,14 @@ class Defense(NamedTuple):
       answer: `(key, answer) -> answer`, at serving time, of scores and of the labels made of them (rounding, noise).
       send: `(key, feature) -> feature`, of what a client sends in split inference. The key of both is the target's, which
         draws it from a secret and from the query: equal queries meet equal noise, whatever key the adversary has.
+      guard: an answer that must be fitted after the training; None where `answer` is known before.
       batches: `(arrays, size, seed) -> (step -> minibatch)` of `size` examples, expected; None draws them in epochs. A
         defense whose guarantee needs it is void without, and guards nothing that was trained before.
       spent: `(size, examples, steps) -> ` what its guarantee came to, in words; None where there is none.
+      couples: whether its loss or data tie the examples of a minibatch together, so that no example has a gradient of its
+        own, and a defense that takes gradients example by example is no partner.
+      keeps_label: the promise that `answer` never moves the largest score. Then the labels that are served are those of
+        the undefended model, to the bit, also where scores become equal.
     """
 
     model: Callable[[Any], Any] = _same
@@ -187,8 +193,28 @@ class Defense(NamedTuple):
     trainer: Callable[[Process], Process] = _same
     answer: Callable[[Key, Answer], Answer] = _same_second
     send: Callable[[Key, Answer], Answer] = _same_second
+    guard: "Guard | None" = None
     batches: Callable[[dict[str, Any], int, int], Callable[[int], Any]] | None = None
     spent: Callable[[int, int, int], str] | None = None
+    couples: bool = False
+    keeps_label: bool = False
+
+    def guarded(self, fitted: Any) -> "Defense":
+        """The same defense with the answer that its guard makes of what the guard's process read out."""
+        return self if self.guard is None else self._replace(answer=self.guard.answer(fitted), guard=None)
+
+
+class Guard(NamedTuple):
+    """An answer that is fitted once the target is trained, on held-out validation data.
+
+    Attributes:
+      fit: `scores -> Process`, whose data are minibatches {"x" `[n, ...]`, "y" `[n]`} and where `scores`, `(key, x) ->` the
+        answer to one candidate, is what the target would serve without it.
+      answer: `what the process read out -> (key, answer) -> answer`.
+    """
+
+    fit: Callable[[Callable[[Key, Any], Answer]], Process]
+    answer: Callable[[Any], Callable[[Key, Answer], Answer]]
 
 
 class Card(NamedTuple):

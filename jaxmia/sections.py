@@ -31,6 +31,7 @@ class Section(NamedTuple):
       trained: whether what the cells of a sweep train together depends on it; None where its role
         says so: targets and judges are trained.
       several: whether it may be a list of sections where it has one factory; registries always may.
+      together: whether an item of its list may be a list of sections itself, which belong together.
     """
 
     holder: Any
@@ -38,6 +39,7 @@ class Section(NamedTuple):
     role: Literal["target", "adversary", "judge", "speed"] = "target"
     trained: bool | None = None
     several: bool = False
+    together: bool = False
 
     @property
     def is_trained(self) -> bool:
@@ -158,7 +160,7 @@ def resolve(config: Config, schema: Schema, errors: list[str]) -> Config:
         if name not in schema:
             errors.append(f"{name}: unknown section, {_near(name, list(schema))}")
     out = {}
-    for name, (holder, default, _, _, several) in schema.items():
+    for name, (holder, default, _, _, several, together) in schema.items():
         if name in config:
             value = config[name]
         elif default is not _REQUIRED:
@@ -173,7 +175,7 @@ def resolve(config: Config, schema: Schema, errors: list[str]) -> Config:
         elif _readable(holder) is not None:
             out.update(_check(_model(name, {name: (holder, ...)}), "", {name: value}, {name: (holder, ...)}, errors))
         elif isinstance(value, list) and value and (several or not _is_single(holder)):
-            out[name] = [_section(holder, f"{name}.{i}", item, errors) for i, item in enumerate(value)]
+            out[name] = [_item(holder, f"{name}.{i}", item, errors, together) for i, item in enumerate(value)]
         else:
             out[name] = _section(holder, name, value, errors)
     return out
@@ -181,6 +183,12 @@ def resolve(config: Config, schema: Schema, errors: list[str]) -> Config:
 
 def _is_single(holder: Any) -> bool:
     return callable(holder) and not hasattr(holder, "names") and _readable(holder) is None
+
+
+def _item(holder: Any, path: str, value: Any, errors: list[str], together: bool) -> Any:
+    if together and isinstance(value, list) and value:
+        return [_section(holder, f"{path}.{i}", item, errors) for i, item in enumerate(value)]
+    return _section(holder, path, value, errors)
 
 
 def _section(holder: Any, path: str, value: Any, errors: list[str]) -> Config:

@@ -141,6 +141,8 @@ class Target:
         self.apply = apply and checked(apply, self.params, classes, answers, probe=example is None)
         self.granted, self.secret, self._noise, self._grid = Access(granted), int(secret), noise, grid
         self._defense = defense or Defense()
+        if self._defense.guard is not None:
+            raise ValueError("defense: its answer is not fitted yet; legal is defense.guarded(what its guard read out)")
         served = self.apply
         self._scores = scores or (lambda key, x: serve(served(self.params, x)))  # type: ignore[misc]
         self._explain: Callable[[Callable, Any], Any] | None = None
@@ -188,11 +190,13 @@ class Target:
             explanation = self._explain(lambda x: self.apply(self.params, x), x)  # type: ignore[misc]
             return {"scores": scores(key, x), "explanation": explanation}
 
+        def label(key, x):
+            answered = self._scores(key, x) if self._defense.keeps_label else scores(key, x)
+            return jnp.argmax(answered, -1).astype(jnp.int32)
+
         if access == Access.SCORES:
             return Scores(opaque(scores if self._explain is None else explained, access, self.apply is None))
-        return Labels(
-            opaque(lambda key, x: jnp.argmax(scores(key, x), -1).astype(jnp.int32), access, self.apply is None)
-        )
+        return Labels(opaque(label, access, self.apply is None))
 
     def _noise_key(self, key: Any, x: Any) -> Any:
         own = noise_key(self.secret, x, self._grid)

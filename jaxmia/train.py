@@ -40,7 +40,8 @@ def supervised(
     """Train a Linen module `(x, train) -> logits` with a defense's training hooks; reads out its variables.
 
     The defense's `model` hook is applied to the module here; apply it again where the target is built. Dropout gets
-    the rng "dropout". Named features, which a `loss` hook may want, are what the module sows into "features".
+    the rng "dropout". Named features, which a `loss` hook may want, are what the module sows into "features"; its
+    minibatch has also "progress", the share of the steps that is done, 0 to 1.
 
     Args:
       module: the Linen module.
@@ -54,12 +55,13 @@ def supervised(
     transform = defense.optim(optimizer)
     defended = defense.loss(loss)
 
-    def objective(params: Any, key: Any, batch: Any, statistics: Any) -> Any:
+    def objective(params: Any, key: Any, batch: Any, statistics: Any, progress: Any) -> Any:
         logits, changed = module.apply(
             {"params": params, **statistics}, batch["x"], train=True, rngs={"dropout": key},
             mutable=["features", "batch_stats"],
         )  # fmt: skip
         features = sown_features(changed)
+        batch = {**batch, "progress": progress}  # here, where a minibatch is whole or has been cut into examples
         return defended(Outputs(logits, features), batch), {k: v for k, v in changed.items() if k == "batch_stats"}
 
     def init(key: Any, batch: Any) -> Any:
@@ -67,16 +69,16 @@ def supervised(
         variables = module.init({"params": key, "dropout": key}, batch["x"][:1], train=False) if drawn else start
         params = variables["params"]
         statistics = {"batch_stats": variables["batch_stats"]} if "batch_stats" in variables else {}
-        return params, statistics, transform.init(params)
+        return params, statistics, transform.init(params), jnp.zeros((), jnp.int32)
 
     def step(key: Any, state: Any, batch: Any) -> Any:
-        params, statistics, opt = state
+        params, statistics, opt, done = state
         change, drop = jax.random.split(key)
         batch = defense.data(change, batch)
-        value_and_grad = defense.grads(lambda p, k, b: objective(p, k, b, statistics))
+        value_and_grad = defense.grads(lambda p, k, b: objective(p, k, b, statistics, done / steps))
         (value, statistics), gradient = value_and_grad(params, drop, batch)
         updates, opt = transform.update(gradient, opt, params)
-        return (optax.apply_updates(params, updates), statistics, opt), info(value)
+        return (optax.apply_updates(params, updates), statistics, opt, done + 1), info(value)
 
     def read(state: Any) -> Any:
         return {"params": state[0], **state[1]}

@@ -69,7 +69,7 @@ def schema(config: dict[str, Any]) -> Schema:
         "data": Section(modality.data),
         "seed": Section(int, 0),
         "targets": Section(modality.targets),
-        "defenses": Section(defenses, None),
+        "defenses": Section(defenses, None, together=True),
         "attacks": Section(attacks, role="adversary"),
         "controls": Section(tuple[str, ...], ()),
         "claims": Section(claim, None, role="speed", several=True),

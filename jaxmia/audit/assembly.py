@@ -119,7 +119,7 @@ def check(config: dict[str, Any]) -> Any:
     modality.check(inputs)
     fitted: list[Fitted] = []
     for job in jobs:
-        with within(f"defenses ({job.defense['name']})" if job.defense else f"targets ({job.section['name']})"):
+        with within(f"defenses ({job.name.split('+')[-1]})" if job.defense else f"targets ({job.section['name']})"):
             recipe = modality.targets[job.section["name"]](**keywords(job.section))
             how = Training(blank, pathlib.Path(), config["seed"], "", job.defense, job.control, real=False)
             fitted.append(modality.fit(recipe, data, how))

@@ -58,7 +58,7 @@ class Training(NamedTuple):
       folder: where the training is kept, and found again.
       seed: of the first weights and of the minibatches.
       title: for the progress line.
-      defense: section of the defense, None for none.
+      defense: sections of the defenses that it has together, none for none.
       control: "" for a target, else one of `Modality.controls`.
       label_seed: seeds what a control shuffles.
       real: False where networks stay zeros, of which nothing is to be measured.
@@ -68,7 +68,7 @@ class Training(NamedTuple):
     folder: Any
     seed: int
     title: str
-    defense: dict[str, Any] | None = None
+    defense: Sequence[dict[str, Any]] = ()
     control: str = ""
     label_seed: Any = 0
     real: bool = True

@@ -1,6 +1,6 @@
 """Training one network under a defense, or as a control; every modality does it so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,15 +10,19 @@ import optax
 
 from jaxmia import defenses
 from jaxmia.audit.modality import Training
-from jaxmia.audit.roles import keywords
+from jaxmia.audit.roles import keywords, named
 from jaxmia.compiling import jit
+from jaxmia.composing import compose
 from jaxmia.core import Defense
 from jaxmia.data import minibatches
 from jaxmia.identity import digest
-from jaxmia.oracle import Outputs
+from jaxmia.oracle import Access, Outputs
+from jaxmia.target import from_linen
 from jaxmia.train import mean_cross_entropy, supervised
 
 __all__ = ["Minibatches", "Network", "train"]
+
+GUARD_BATCH = 64  # validation examples in a minibatch of what a guard is fitted to
 
 
 class Minibatches(NamedTuple):
@@ -54,7 +58,11 @@ class Network(NamedTuple):
 
 
 def train(
-    network: Network, arrays: dict[str, np.ndarray], contents: Any, how: Training
+    network: Network,
+    arrays: dict[str, np.ndarray],
+    contents: Any,
+    how: Training,
+    validation: dict[str, np.ndarray] | None = None,
 ) -> tuple[Any, Any, Defense, str]:
     """Module, variables and defense of a network, and what the defense says of the privacy that was spent.
 
@@ -64,26 +72,22 @@ def train(
       network: what is trained.
       arrays: "x" and "y", leading axis: examples.
       contents: what tells these arrays from others, so that a training knows itself again; anything `digest` takes.
-      how: seed, folder, defense and kind of control. The labels of a "shuffled" one are shuffled already.
+      how: seed, folder, defenses and kind of control. The labels of a "shuffled" one are shuffled already.
+      validation: "x" and "y" that the network does not learn, for defenses whose answers are fitted to it.
 
     Raises:
       ValueError: for a defense that wants what an audit does not have, or that a pre-training would void.
     """
     n = len(arrays["x"])
-    size, defended = min(network.batch_size, n), how.defense
-    batches, defense, spent, drawn = minibatches(arrays, size, how.seed), Defense(), "", "in epochs"
-    if defended:
-        method, supplied = defenses.get(defended["name"]), {"expected_batch_size": float(size)}
-        lacking = ", ".join(name for name in method.inputs if name not in supplied)
-        if lacking:
-            raise ValueError(f"{method.name}: needs {lacking}; an audit supplies {', '.join(supplied)}")
-        defense = method.factory(**{name: supplied[name] for name in method.inputs}, **keywords(defended))
-        if defense.batches is not None:
-            if network.pretrain:
-                raise ValueError(f"{method.name}: guards no pre-training; legal are targets without one")
-            batches, drawn = defense.batches(arrays, size, how.seed), f"by {method.name}"
-        if defense.spent is not None and how.real:
-            spent = defense.spent(size, n, network.steps)
+    size = min(network.batch_size, n)
+    batches, defense, spent, drawn = minibatches(arrays, size, how.seed), _defense(how.defense, size), "", "in epochs"
+    if defense.batches is not None:
+        who = " and ".join(part["name"] for part in how.defense)
+        if network.pretrain:
+            raise ValueError(f"{who}: guards no pre-training; legal are targets without one")
+        batches, drawn = defense.batches(arrays, size, how.seed), f"by {who}"
+    if defense.spent is not None and how.real:
+        spent = defense.spent(size, n, network.steps)
     batches = Minibatches(batches, digest([contents, arrays["y"], (drawn, size, how.seed)]))
     module, start = network.module, None
     if how.control in ("untrained", "constant"):
@@ -103,7 +107,41 @@ def train(
         module, network.optimizer, steps=network.steps, defense=hooks, loss=network.loss, start=start
     )  # fmt: skip
     variables, _ = how.fit(process, key, batches, folder=how.folder, title=how.title)
-    return defense.model(module), variables, defense, spent
+    module = defense.model(module)
+    return module, variables, _guarded(defense, module, variables, validation, how), spent
+
+
+def _defense(sections: Sequence[dict[str, Any]], size: int) -> Defense:
+    """The defenses of a target as one."""
+    parts, supplied = {}, {"expected_batch_size": float(size)}
+    for name, section in named(list(sections)):
+        method = defenses.get(section["name"])
+        lacking = ", ".join(name for name in method.inputs if name not in supplied)
+        if lacking:
+            raise ValueError(f"{method.name}: needs {lacking}; an audit supplies {', '.join(supplied)}")
+        inputs = {name: supplied[name] for name in method.inputs}
+        parts[name] = method.factory(**inputs, **keywords(section))
+    return compose(parts)
+
+
+def _guarded(
+    defense: Defense, module: Any, variables: Any, validation: dict[str, np.ndarray] | None, how: Training
+) -> Defense:
+    """The defense whose answer is fitted, where it must be, to what the trained network says of validation data."""
+    if defense.guard is None:
+        return defense
+    who = " and ".join(part["name"] for part in how.defense)
+    if validation is None or len(validation["x"]) == 0:
+        raise ValueError(f"{who}: is fitted on validation data, and there are none; legal is data with such a part")
+    first = jax.eval_shape(module.apply, variables, validation["x"][:1])
+    undefended = from_linen(module, variables, classes=first.shape[-1]).view(Access.SCORES)
+    size = min(GUARD_BATCH, len(validation["x"]))
+    batches = Minibatches(minibatches(validation, size, how.seed), digest([validation["x"], validation["y"], size]))
+    fitted, _ = how.fit(
+        defense.guard.fit(undefended.answer), jax.random.fold_in(jax.random.key(how.seed), 1), batches,
+        folder=how.folder / "guard", title=f"{how.title}: guard",
+    )  # fmt: skip
+    return defense.guarded(fitted)
 
 
 def _initial(network: Network, how: Training, batches: Any) -> Any:

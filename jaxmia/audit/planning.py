@@ -178,10 +178,8 @@ def _parts(config: dict[str, Any], timed: bool, limit: int, public: int) -> Iter
     measure = _Trainings(timed)
 
     def fitted(job: Job, fit: Callable) -> Fitted:
-        # Weights are made up, so that none are read: as if each began at random.
-        settings = {name: value for name, value in keywords(job.section).items() if name not in ("weights", "frozen")}
         how = Training(fit, pathlib.Path(), config["seed"], "", job.defense, real=False)
-        return modality.fit(modality.targets[job.section["name"]](**settings), data, how)
+        return modality.fit(modality.targets[job.section["name"]](**keywords(job.section)), data, how)
 
     jobs = targets.jobs(config, modality.controls)
     for job in jobs:

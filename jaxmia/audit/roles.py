@@ -91,22 +91,29 @@ def keywords(section: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "name"}
 
 
-def named(sections: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Each section with a name of its own, that of its base with it: what stands more than once is numbered.
+def _short(section: dict[str, Any] | None) -> str:
+    parts = []
+    while section:
+        parts.append(section["name"].rsplit("/", 1)[-1])
+        section = section.get("base")
+    return "_".join(parts)
+
+
+def named(sections: list[Any]) -> list[tuple[str, Any]]:
+    """Each section with a name of its own, that of its base with it: what stands more than once is numbered. A list of
+    sections, of defenses that act together, is named by all of them.
 
     >>> [name for name, _ in named([{"name": "image/gmi"}, {"name": "image/gmi", "steps": 5}])]
     ['gmi', 'gmi-2']
     >>> named([{"name": "image/lomma", "base": {"name": "image/gmi"}}])[0][0]
     'lomma_gmi'
+    >>> named([[{"name": "bido"}, {"name": "rounding"}]])[0][0]
+    'bido_and_rounding'
     """
     seen: dict[str, int] = {}
     out = []
     for section in sections:
-        parts, inner = [], section
-        while inner:
-            parts.append(inner["name"].rsplit("/", 1)[-1])
-            inner = inner.get("base")
-        short = "_".join(parts)
+        short = "_and_".join(_short(part) for part in listed(section))
         seen[short] = seen.get(short, 0) + 1
         out.append((short if seen[short] == 1 else f"{short}-{seen[short]}", section))
     return out

@@ -24,13 +24,13 @@ class Job(NamedTuple):
     Attributes:
       name: of the target, its defense and its role.
       section: of the target.
-      defense: section of the defense, None for none.
+      defense: sections of the defenses that it has together, none for none.
       control: the kind of a control, "" for none.
     """
 
     name: str
     section: dict[str, Any]
-    defense: dict[str, Any] | None
+    defense: list[dict[str, Any]]
     control: str
 
     @property
@@ -60,9 +60,9 @@ def jobs(config: dict[str, Any], controls: tuple[str, ...]) -> list[Job]:
       ValueError: if a control is not among the targets, or of another kind.
     """
     plain = named(listed(config["targets"]))
-    known = {name: Job(f"{name}-{controls[0]}", section, None, controls[0]) for name, section in plain}
+    known = {name: Job(f"{name}-{controls[0]}", section, [], controls[0]) for name, section in plain}
     known |= {
-        f"{name}-{kind}": Job(f"{name}-{kind}", section, None, kind) for name, section in plain for kind in controls
+        f"{name}-{kind}": Job(f"{name}-{kind}", section, [], kind) for name, section in plain for kind in controls
     }
     unknown = sorted(set(config["controls"]) - known.keys())
     if unknown:
@@ -72,9 +72,9 @@ def jobs(config: dict[str, Any], controls: tuple[str, ...]) -> list[Job]:
     # Controls in the order of the targets, whatever that of the section.
     chosen = {known[name].name: known[name] for name in known if name in config["controls"]}
     return [
-        *(Job(name, section, None, "") for name, section in plain),
+        *(Job(name, section, [], "") for name, section in plain),
         *(
-            Job(f"{name}+{how}", section, defense, "")
+            Job(f"{name}+{how}", section, listed(defense), "")
             for how, defense in named(listed(config["defenses"]))
             for name, section in plain
         ),
@@ -110,7 +110,7 @@ def _train(config: dict[str, Any], training: pathlib.Path, data: Any, job: Job) 
         "dataset": data.name,
         "architecture": job.section["name"],
         "test_accuracy": modality.accuracy(fitted, data),
-        "defense": (job.defense["name"] if job.defense else "") + (f", {fitted.spent}" if fitted.spent else ""),
+        "defense": " and ".join(part["name"] for part in job.defense) + (f", {fitted.spent}" if fitted.spent else ""),
         "granted": fitted.target.granted.name,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(weights)) or None,
         "seconds": took,

@@ -110,7 +110,7 @@ def bido(
 
         return defended
 
-    return Defense(loss=loss)
+    return Defense(loss=loss, couples=True)
 
 
 def hsic(
@@ -149,8 +149,9 @@ def coco(one: Float[Array, "a m m"], other: Float[Array, "b m m"], mask: Float[A
 
 
 def _choose(features: dict[str, Any], layers: tuple[str, ...] | None) -> list[Any]:
-    known = ", ".join(features) or "no feature"
-    names = tuple(features) if layers is None else layers
+    layer_names = [name for name in features if not name.rsplit("/", 1)[-1].startswith("_")]  # others are a defense's
+    known = ", ".join(layer_names) or "no feature"
+    names = tuple(layer_names) if layers is None else layers
     missing = [name for name in names if name not in features]
     if missing or not names:
         raise ValueError(f"layers: {missing or 'none'}; legal is one or more of what the model sows: {known}")

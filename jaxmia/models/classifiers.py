@@ -6,6 +6,7 @@ the layers before it, in order. Modules with BatchNorm keep a "batch_stats" coll
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -51,11 +52,13 @@ class MLP(nn.Module):
       classes: number of classes.
       width: units in each hidden layer.
       depth: number of hidden layers, at least 1.
+      head: makes the last layer, `classes -> module`.
     """
 
     classes: int
     width: int = 3000
     depth: int = 1
+    head: Callable[[int], nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Float[Array, "n ..."], train: bool = False) -> Float[Array, "n classes"]:
@@ -66,7 +69,7 @@ class MLP(nn.Module):
         for layer in range(1, self.depth + 1):
             x = nn.sigmoid(nn.Dense(self.width)(x))
             expose(self, "penultimate" if layer == self.depth else f"block{layer}", x)
-        return nn.Dense(self.classes)(x)
+        return self.head(self.classes)(x)
 
 
 class DenoisingAutoencoderClassifier(nn.Module):
@@ -161,11 +164,13 @@ class VGG(nn.Module):
       classes: number of classes.
       stages: output channels of the convolutions of each stage; every stage halves height and width.
       hidden: units of the fully connected layer, the "penultimate" feature.
+      head: makes the last layer, `classes -> module`.
     """
 
     classes: int
     stages: tuple[tuple[int, ...], ...] = ((32, 32), (64, 64), (128, 128))
     hidden: int = 256
+    head: Callable[[int], nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n classes"]:
@@ -181,7 +186,7 @@ class VGG(nn.Module):
         x = nn.Dense(self.hidden, use_bias=False)(_flatten(x))
         x = nn.relu(_batch_norm(train)(x))
         expose(self, "penultimate", x)
-        return nn.Dense(self.classes)(x)
+        return self.head(self.classes)(x)
 
 
 class ResNet(nn.Module):
@@ -193,47 +198,46 @@ class ResNet(nn.Module):
       classes: number of classes.
       widths: channels of each stage.
       blocks: residual blocks in each stage.
-      skip: for each stage, whether its blocks add their input to their output; all do when not given. False in the
-        last stage is the RoLSS defense.
+      skip: for each stage, the weight of a block's input in its output; 1 when not given. Parameters are the same for all.
+      head: makes the last layer, `classes -> module`.
     """
 
     classes: int
     widths: tuple[int, ...] = (32, 64, 128)
     blocks: int = 2
-    skip: tuple[bool, ...] | None = None
+    skip: tuple[float | Array, ...] | None = None
+    head: Callable[[int], nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n classes"]:
         """Returns logits."""
-        skip = (True,) * len(self.widths) if self.skip is None else self.skip
+        skip = (1.0,) * len(self.widths) if self.skip is None else self.skip
         if len(skip) != len(self.widths):
             raise ValueError(f"skip={skip}: needs one value for each of the {len(self.widths)} stages of widths")
         x = _convolution(self.widths[0])(x)
         x = nn.relu(_batch_norm(train)(x))
-        for stage, (width, adds) in enumerate(zip(self.widths, skip, strict=True), start=1):
+        for stage, (width, share) in enumerate(zip(self.widths, skip, strict=True), start=1):
             for block in range(self.blocks):
-                x = _BasicBlock(width, 2 if stage > 1 and block == 0 else 1, adds)(x, train)
+                x = _BasicBlock(width, 2 if stage > 1 and block == 0 else 1, share)(x, train)
             expose(self, f"block{stage}", x)
         x = jnp.mean(x, axis=(1, 2))
         expose(self, "penultimate", x)
-        return nn.Dense(self.classes)(x)
+        return self.head(self.classes)(x)
 
 
 class _BasicBlock(nn.Module):
     width: int
     stride: int
-    skip: bool
+    skip: float | Array
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         y = _convolution(self.width, stride=self.stride)(x)
         y = nn.relu(_batch_norm(train)(y))
         y = _batch_norm(train)(_convolution(self.width)(y))
-        if self.skip:
-            if x.shape != y.shape:
-                x = _batch_norm(train)(_convolution(self.width, window=1, stride=self.stride)(x))
-            y = y + x
-        return nn.relu(y)
+        if x.shape != y.shape:
+            x = _batch_norm(train)(_convolution(self.width, window=1, stride=self.stride)(x))
+        return nn.relu(y + self.skip * x)
 
 
 class EvaluatorCNN(nn.Module):
@@ -244,10 +248,12 @@ class EvaluatorCNN(nn.Module):
     Attributes:
       classes: number of classes.
       widths: channels of each stage, multiples of 8; every stage halves height and width, rounding up.
+      head: makes the last layer, `classes -> module`.
     """
 
     classes: int
     widths: tuple[int, ...] = (32, 64, 128)
+    head: Callable[[int], nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n classes"]:
@@ -259,7 +265,7 @@ class EvaluatorCNN(nn.Module):
             expose(self, f"block{stage}", x)
         x = jnp.concatenate([jnp.mean(x, axis=(1, 2)), jnp.max(x, axis=(1, 2))], axis=-1)
         expose(self, "penultimate", x)
-        return nn.Dense(self.classes)(x)
+        return self.head(self.classes)(x)
 
 
 def _convolution(width: int, window: int = 3, stride: int = 1) -> nn.Conv:

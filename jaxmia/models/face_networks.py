@@ -6,6 +6,8 @@ targets at 64 pixels read such images as they are. Weights that were trained on 
 face.evoLVe and the targets of PPA, go into `CenteredInput(module)`. Each sows "block1", ... and "penultimate".
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
@@ -29,10 +31,12 @@ class VGG16(nn.Module):
     Attributes:
       classes: number of classes.
       width: channels of the first stage; the next have twice, 4, 8 and 8 times as many.
+      head: makes the last layer, `classes -> module`.
     """
 
     classes: int
     width: int = 64
+    head: Callable[..., nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n classes"]:
@@ -50,7 +54,7 @@ class VGG16(nn.Module):
             expose(self, f"block{stage}", x)
         x = _batch_norm(train, "bn")(_flatten(x))
         expose(self, "penultimate", x)
-        return nn.Dense(self.classes, name="fc_layer")(x)
+        return self.head(self.classes, name="fc_layer")(x)
 
 
 class ImageNetResNet(nn.Module):
@@ -62,11 +66,15 @@ class ImageNetResNet(nn.Module):
       classes: number of classes.
       depth: 18, 50 or 152.
       width: channels of the first stage; doubles with every stage.
+      skip: for each stage, the weight of a block's input in its output; 1 when not given. Parameters are the same for all.
+      head: makes the last layer, `classes -> module`.
     """
 
     classes: int
     depth: int = 18
     width: int = 64
+    skip: tuple[float | Array, ...] | None = None
+    head: Callable[..., nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n classes"]:
@@ -75,21 +83,27 @@ class ImageNetResNet(nn.Module):
         x = nn.relu(_batch_norm(train, "bn1")(x))
         around = ((0, 0), (1, 1), (1, 1), (0, 0))
         x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), around)
+        skip = (1.0,) * 4 if self.skip is None else self.skip
+        if len(skip) != 4:
+            raise ValueError(f"skip: {skip}; legal is one number for each of the 4 stages")
         for stage, blocks in enumerate(_blocks(_RESNET_BLOCKS, self.depth), start=1):
             for block in range(blocks):
                 stride = 2 if stage > 1 and block == 0 else 1
                 width = self.width * 2 ** (stage - 1)
-                x = _ResidualBlock(width, stride, self.depth > 18, name=f"layer{stage}_{block}")(x, train)
+                x = _ResidualBlock(width, stride, self.depth > 18, skip[stage - 1], name=f"layer{stage}_{block}")(
+                    x, train
+                )
             expose(self, f"block{stage}", x)
         x = jnp.mean(x, axis=(1, 2))
         expose(self, "penultimate", x)
-        return nn.Dense(self.classes, name="fc")(x)
+        return self.head(self.classes, name="fc")(x)
 
 
 class _ResidualBlock(nn.Module):
     width: int
     stride: int
     bottleneck: bool
+    skip: float | Array
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -103,7 +117,7 @@ class _ResidualBlock(nn.Module):
         if x.shape != y.shape:
             x = _convolution(y.shape[-1], 1, self.stride, "downsample_0")(x)
             x = _batch_norm(train, "downsample_1")(x)
-        return nn.relu(y + x)
+        return nn.relu(y + self.skip * x)
 
 
 class IRNetwork(nn.Module):
@@ -117,12 +131,14 @@ class IRNetwork(nn.Module):
       depth: 50 or 152.
       width: channels of the first stage; doubles with every stage.
       embedding: numbers in the penultimate layer.
+      head: makes the last layer, `classes -> module`.
     """
 
     classes: int
     depth: int = 50
     width: int = 64
     embedding: int = 512
+    head: Callable[..., nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Float[Array, "n h w c"], train: bool = False) -> Float[Array, "n classes"]:
@@ -140,7 +156,7 @@ class IRNetwork(nn.Module):
         x = _flatten(nn.Dropout(0.5, deterministic=not train)(x))
         x = _batch_norm(train, "output_layer_4")(nn.Dense(self.embedding, name="output_layer_3")(x))
         expose(self, "penultimate", x)
-        return nn.Dense(self.classes, name="fc_layer")(x)
+        return self.head(self.classes, name="fc_layer")(x)
 
 
 class _ImprovedBlock(nn.Module):

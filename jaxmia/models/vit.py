@@ -3,6 +3,8 @@
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021 (https://arxiv.org/abs/2010.11929), for small images.
 """
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -26,6 +28,7 @@ class ViT(nn.Module):
       width: of a token, a multiple of `heads`.
       depth: blocks.
       heads: of the attention.
+      head: makes the last layer, `classes -> module`.
     """
 
     classes: int
@@ -33,6 +36,7 @@ class ViT(nn.Module):
     width: int = 64
     depth: int = 4
     heads: int = 4
+    head: Callable[[int], nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Array | dict[str, Array], train: bool = False) -> Float[Array, "n classes"]:
@@ -61,7 +65,7 @@ class ViT(nn.Module):
         expose(self, "attention", jnp.mean(weights[:, :, 0, 1:], 1))
         last = nn.LayerNorm()(tokens[:, 0])
         expose(self, "penultimate", last)
-        return nn.Dense(self.classes)(last)
+        return self.head(self.classes)(last)
 
 
 class _Attention(nn.Module):

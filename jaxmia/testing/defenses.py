@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -28,13 +29,19 @@ SUPPLIED = {"expected_batch_size": float(BATCH)}  # what a factory may ask for b
 
 
 class Network(nn.Module):
-    """One hidden layer, exposed as the feature "hidden"."""
+    """One hidden layer, exposed as "hidden", and one with a shortcut, so that there is what defenses exchange."""
+
+    skip: tuple[Any, ...] | None = None
+    head: Callable[[int], nn.Module] = nn.Dense
 
     @nn.compact
     def __call__(self, x: Any, train: bool = False) -> Any:
         hidden = nn.relu(nn.Dense(16)(x.reshape(len(x), -1)))
         expose(self, "hidden", hidden)
-        return nn.Dense(image.CLASSES)(hidden)
+        share = 1.0 if self.skip is None else self.skip[-1]
+        hidden = nn.relu(nn.Dense(16)(hidden) + share * hidden)
+        expose(self, "penultimate", hidden)
+        return self.head(image.CLASSES)(hidden)
 
 
 def trained(defense: Defense, steps: int = 100) -> tuple[Target, np.ndarray, np.ndarray]:
@@ -49,6 +56,9 @@ def trained(defense: Defense, steps: int = 100) -> tuple[Target, np.ndarray, np.
     process = train.supervised(Network(), optax.adam(0.01), steps=steps, defense=defense)
     variables, _ = fit(process, KEY, batches, plan=ONE)
     module = defense.model(Network())
+    if defense.guard is not None:
+        undefended = from_linen(module, variables, classes=image.CLASSES).view(Access.SCORES)
+        defense = defense.guarded(fit(defense.guard.fit(undefended.answer), KEY, batches, plan=ONE)[0])
     return from_linen(module, variables, classes=image.CLASSES, defense=defense), x, labels
 
 
@@ -71,7 +81,8 @@ def _card_and_documentation(method: Method, defense: Defense) -> None:
     for name in (*method.inputs, *method.hyperparameters):
         assert f"  {name}: " in (method.factory.__doc__ or ""), f"the factory's docstring does not describe {name}"
     plain = Defense()
-    hooks = {name for name in Defense._fields if getattr(defense, name) is not getattr(plain, name)}
+    flags = ("couples", "keeps_label")
+    hooks = {name for name in Defense._fields if getattr(defense, name) is not getattr(plain, name)} - {*flags}
     assert hooks, "sets no hook"
     assert hooks == set(card.hook.split(", ")), f"CARD.hook is {card.hook!r}; it sets {', '.join(sorted(hooks))}"
 

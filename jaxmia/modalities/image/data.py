@@ -290,6 +290,11 @@ def made_up(config: dict[str, Any], public: int) -> MadeUp:
     private = images(train, classes)
     parts = Split(private, images(classes, classes), images(classes, classes), images(min(public, PUBLIC), 1))
     scene = Scene("made up", parts, private.names, False, dict.fromkeys(parts._fields, "made up"))
+    # Weights are made up, so that none are read: as if each network began at random.
+    for name in ("targets", "evaluators"):
+        sections = config[name] if isinstance(config[name], list) else [config[name]]
+        unread = [{k: v for k, v in section.items() if k not in ("weights", "frozen")} for section in sections]
+        config = {**config, name: unread}
     if (config["prior"] or {}).get("name") == "stylegan2":
         config = {**config, "prior": {**config["prior"], "weights": MADE_UP}}
     # A gallery is not there until it is touched, and victims are one number.

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
 from jaxmia import config as configuration
@@ -19,10 +20,9 @@ from jaxmia.metrics.estimate import bootstrap
 from jaxmia.modalities.image import zoo
 from jaxmia.modalities.image.data import Scene
 from jaxmia.modalities.image.judging import classifier_judge, embedding_judge
-from jaxmia.oracle import Outputs, sown_features
+from jaxmia.oracle import Access, Outputs, sown_features
 from jaxmia.plan import Plan
 from jaxmia.target import digest, from_linen
-from jaxmia.train import predict
 
 __all__ = ["accuracy", "classifier", "evaluator", "evaluators", "fit"]
 
@@ -34,7 +34,10 @@ def classifier(recipe: zoo.Recipe, scene: Scene, labels: np.ndarray, how: Traini
         recipe.module(len(scene.names), images.shape[1:]),
         recipe.optimizer, recipe.steps, recipe.batch_size, recipe.augment, recipe.pretrain,
     )  # fmt: skip
-    return networks.train(network, {"x": images, "y": labels.astype(np.int32)}, scene.contents["train"], how)
+    held = scene.split.validation
+    validation = {"x": to_float(held.images), "y": held.labels.astype(np.int32)} if how.defense else None
+    arrays = {"x": images, "y": labels.astype(np.int32)}
+    return networks.train(network, arrays, scene.contents["train"], how, validation)
 
 
 def fit(recipe: zoo.Recipe, scene: Scene, how: Training) -> Fitted:
@@ -54,9 +57,10 @@ def fit(recipe: zoo.Recipe, scene: Scene, how: Training) -> Fitted:
 
 
 def accuracy(fitted: Fitted, scene: Scene) -> dict[str, Any]:
-    """On the locked test pictures, with an interval over classes."""
-    test = scene.split.test
-    right = predict(fitted.module, fitted.target.params, to_float(test.images)).argmax(1) == test.labels
+    """Of the labels that it serves for the locked test pictures, with an interval over classes."""
+    test, view = scene.split.test, fitted.target.view(Access.LABELS)
+    asked = jit(lambda images: jax.lax.map(lambda x: view.answer(jax.random.key(0), x), images, batch_size=256))
+    right = np.asarray(asked(to_float(test.images))) == test.labels
     return {**bootstrap(right.astype(float), test.labels)._asdict(), "unit": "share"}
 
 

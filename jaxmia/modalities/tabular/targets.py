@@ -82,7 +82,7 @@ def fit(recipe: Recipe, survey: Survey, how: Training) -> Fitted:
     held_out = survey.codes[survey.parts.held_out][:4]
     if recipe.host is not None:
         if how.defense or how.control not in ("", "shuffled"):
-            what = f"defense {how.defense['name']}" if how.defense else f"control {how.control}"
+            what = f"defense {how.defense[0]['name']}" if how.defense else f"control {how.control}"
             raise ValueError(f"{what}: is for networks, and this target is none")
         if not how.real:
             even = lambda x: np.full((len(x), survey.classes), 1 / survey.classes, np.float32)  # noqa: E731
