@@ -81,7 +81,7 @@ def differing(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return words
 
 
-def listed(section: Any) -> list[dict[str, Any]]:
+def listed(section: Any) -> list[Any]:
     """A section that may be absent, one, or a list, as a list."""
     return section if isinstance(section, list) else [section] if section else []
 

@@ -4,6 +4,7 @@ from jaxmia.recipes.adversarial import adversarial
 from jaxmia.recipes.amsgrad import amsgrad
 from jaxmia.recipes.conditional import conditional
 from jaxmia.recipes.descend import descend
+from jaxmia.recipes.distill import distill
 from jaxmia.recipes.drawn import drawn
 from jaxmia.recipes.evolve import evolve
 from jaxmia.recipes.moments import moments
@@ -20,6 +21,7 @@ __all__ = [
     "casewise",
     "conditional",
     "descend",
+    "distill",
     "drawn",
     "evolve",
     "moments",

@@ -65,6 +65,27 @@ def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeyp
     assert record["hyperparameters"]["base"]["steps"] == 3
 
 
+def test_defenses_act_together_and_a_guard_is_fitted_to_validation_pictures_once(tmp_path, monkeypatch):
+    for name in ("JAXMIA_CACHE", "PATH"):
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    together = "defenses: [[{name: label_smoothing, alpha: -0.01}, stealthy_shield], {name: rounding, level: 2.0}]\n"
+    checked = config.load(
+        written(tmp_path, together + "attacks: {name: image/gmi, steps: 3, restarts: 1}\n"), [], schema
+    )
+    where = folder.open_run(tmp_path / "run", checked, "test", check(checked).contents)
+    assert run.audit([(checked, where)]) == {}
+    record = {entry["name"]: entry for entry in json.loads((where / "targets.json").read_text())}
+    assert set(record) == {"softmax", "softmax+label_smoothing_and_stealthy_shield", "softmax+rounding"}
+    assert record["softmax+label_smoothing_and_stealthy_shield"]["defense"] == "label_smoothing and stealthy_shield"
+    trained = next(where.rglob("softmax+label_smoothing_and_stealthy_shield"))
+    assert (trained / "guard").is_dir()
+    # Every confidence rounds to nothing, so that it is class 0 that is served: accuracy is of what is served.
+    assert record["softmax"]["test_accuracy"]["value"] > 0.9
+    np.testing.assert_allclose(record["softmax+rounding"]["test_accuracy"]["value"], 1 / 3)
+    with pytest.raises(ValueError, match="dp_sgd takes gradients example by example, and bido ties"):
+        check(config.load(written(tmp_path, "defenses: [[bido, dp_sgd]]\nattacks: image/mi_face\n"), [], schema))
+
+
 @pytest.mark.parametrize(
     ("attack", "told"),
     [

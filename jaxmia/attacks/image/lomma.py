@@ -24,12 +24,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmia.core import Attack, Card, Process, Scalar, info
+from jaxmia.core import Attack, Card, Process, Scalar
 from jaxmia.objectives import logit
 from jaxmia.oracle import Access, Oracle, Weights, lower, shown_feature
-from jaxmia.recipes import moments
+from jaxmia.recipes import distill, moments
 
-__all__ = ["CARD", "distill", "lomma"]
+__all__ = ["CARD", "lomma"]
 
 CARD = Card(
     title="LOMMA",
@@ -41,30 +41,6 @@ CARD = Card(
     recovers="a face of a class, as the prior of its base can draw it",
     knows="public images of other people",
 )
-
-
-def distill(view: Weights, module: Any, optimizer: optax.GradientTransformation, *, steps: int) -> Process:
-    """A training stage: fit `module(x) ~ target(x)` by mean KL(softmax T(x), softmax S(x)); reads out its variables."""
-
-    def init(key: Any, batch: Any) -> Any:
-        variables = module.init({"params": key, "dropout": key}, batch["x"][:1], train=False)
-        return variables, optimizer.init(variables["params"])
-
-    def step(key: Any, state: Any, batch: Any) -> Any:
-        variables, opt = state
-        taught = jax.nn.softmax(jax.vmap(lambda x: view.answer(key, x))(batch["x"]))
-
-        def divergence(params: Any) -> Any:
-            logits, changed = module.apply(
-                {**variables, "params": params}, batch["x"], train=True, rngs={"dropout": key}, mutable=["batch_stats"]
-            )
-            return optax.losses.kl_divergence(jax.nn.log_softmax(logits), taught).mean(), changed
-
-        (value, changed), gradient = jax.value_and_grad(divergence, has_aux=True)(variables["params"])
-        updates, opt = optimizer.update(gradient, opt, variables["params"])
-        return ({**variables, **changed, "params": optax.apply_updates(variables["params"], updates)}, opt), info(value)
-
-    return Process(init, step, lambda state: state[0], steps)
 
 
 def lomma(
@@ -113,8 +89,11 @@ def lomma(
         del fitted
         return moments(lambda key, batch: jax.vmap(activations)(batch["x"]), steps=moments_steps)
 
+    def teach(key: Any, x: Any) -> Any:
+        return jax.nn.softmax(view.answer(key, x))
+
     def distills(module: Any) -> Callable[[Any], Process]:
-        return lambda fitted: distill(view, module, optimizer, steps=distill_steps)
+        return lambda fitted: distill(module, teach, optimizer, steps=distill_steps)
 
     def solve(fitted: Any) -> Process:
         count = len(own.train)

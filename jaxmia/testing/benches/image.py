@@ -160,6 +160,7 @@ def make() -> Bench:
             "image/data_free_split": {"steps": 400, "batch": 32, "rate": 0.005},
             # A class is a column of pixels here, so that neither rolling nor mirroring leaves it what it is.
             "image/deep_inversion": {"steps": 400, "jitter": 0, "flip": 0.0, "clip": True},
+            "image/distilled": {"steps": 300, "rate": 0.01},
             "image/ensemble_inversion": {"dimensions": 8, "steps": 300, "batch": 16, "rate": 0.01},
             "image/fsha": {
                 "steps": 1000,
