@@ -219,6 +219,48 @@ def gpu() -> str:
     return table(["what", "steps a second times cases", "share of the peak", "GiB"], rows)
 
 
+def paper_memory() -> str:
+    """By configuration, of each part the program that needs most."""
+    out = []
+    for file in sorted((RESULTS / "paper_memory").glob("*.json")):
+        stored = read(f"paper_memory/{file.name}")
+        assert stored["backend"] == "cpu" and not stored["timed"]
+        rows = []
+        for part in stored["parts"].values():
+            most = max(part, key=lambda row: row["bytes"])
+            slices, fits = max(row["slices"] for row in part), most["bytes"] <= stored["limit"]
+            chunks = [row["chunk"] for row in part if row["chunk"]]
+            rows.append(
+                [most["part"], most["program"], f"{most['bytes'] / 1e9:.3g}", "yes" if fits else "**no**", str(slices),
+                 str(min(chunks)) if chunks else "–", f"{most['flops'] / 1e9:.3g}", str(most["steps"])]
+            )  # fmt: skip
+        head = ["part", "program that needs most", "GB", "fits", "slices", "chunk", "GFLOP of it", "run so often"]
+        out.append(f"## {file.stem}.yaml\n\n" + table(head, rows))
+    return "\n".join(out)
+
+
+def of_sweep(name: str, metrics: dict[str, str], digits: int = 2) -> str:
+    """The results.csv of a sweep over seeds: the mean over seeds, and in brackets the least and the most of one."""
+    rows: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for row in read(f"{name}.csv"):
+        if row["state"] == "finished" and row["metric"] in metrics:
+            about = f"{row['target']} ({row['defense']})" if row["defense"] else row["target"]
+            place = rows.setdefault((about, row["label"]), {})
+            place.setdefault(row["metric"], []).append(float(row["value"]))
+
+    def told(values: list[float]) -> str:
+        mean = sum(values) / len(values)
+        return f"{mean:.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]".replace("-0.00", "0.00")
+
+    found = [[*place, *(told(of[m]) if m in of else "–" for m in metrics)] for place, of in rows.items()]
+    return table(["target", "attack", *metrics.values()], found)
+
+
+def brown() -> str:
+    times = {f"exposure_planted_{n}_times": f"planted {n} times" for n in (1, 4, 16, 64)}
+    return of_sweep("brown", {"exposure_never_planted": "never planted", **times}, 1)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "image_attacks": image_attacks,
     "orderings": orderings,
@@ -228,6 +270,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "attribute_inversion": attribute_inversion,
     "graph_mi": graph_mi,
     "secret_sharer": secret_sharer,
+    "brown": brown,
+    "paper_memory": paper_memory,
     "speed": speed,
     "gpu": gpu,
 }
@@ -316,7 +360,8 @@ def pages() -> dict[pathlib.Path, str]:
     for method in (registry.get(name) for registry in registries for name in registry.names()):
         out[ROOT / "docs" / "methods" / page_name(method)] = method_page(method)
     made = TABLES | {"families": families}
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs" / "results").glob("*.md"))):
+    written = (ROOT / "README.md", ROOT / "docs" / "paper_memory.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
+    for page in written:
         text = page.read_text(encoding="utf-8")
         out[page] = BLOCK.sub(lambda found: found[1] + made[found[2]]() + found[3], text)
     return out

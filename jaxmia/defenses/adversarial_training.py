@@ -1,10 +1,11 @@
 """Adversarial training: a control, not a defense; robust models are known to be easier to invert.
 
 Mejia, Gamble, Hampel-Arias et al., "Robust or Private? Adversarial Training Makes Models More
-Vulnerable to Privacy Attacks", 2019 (https://arxiv.org/abs/1906.06449). Every step trains on the worst
-images near those of the minibatch, in the way of Madry et al. (ICLR 2018):
+Vulnerable to Privacy Attacks", 2019 (https://arxiv.org/abs/1906.06449). Every step trains on the
+worst images near those of the minibatch, in the way of Madry et al. (ICLR 2018):
 
-    x_0 = x,   x_(k+1) = clip(x_k + step * sign grad_x loss(x_k),  to |x_k - x| <= radius and to [0, 1])
+    x_0 = x,   x_(k+1) = x_k + step * sign grad_x loss(x_k),
+    cut back to |x_(k+1) - x| <= radius and to [0, 1]
 
 and then takes the gradient of the loss by the parameters at the last x_k. In the words of the
 abstract, the input space of an ordinary model is full of points that excite a class without looking
@@ -16,8 +17,8 @@ something else than what a model gives away.
 What differs. The abstract was read, the paper's settings were not: five steps of 2/255 in a ball of
 8/255 around the image, by the largest change of a pixel, are usual for images in [0, 1] and our
 choice. The start is the image itself, without a random step. Dropout is the same in all steps of a
-minibatch, and statistics of BatchNorm follow the last pass alone, although all passes normalize by the
-minibatch. Gradients go through whatever the `data` hooks of other defenses made of the images.
+minibatch, and statistics of BatchNorm follow the last pass alone, although all passes normalize by
+the minibatch. Gradients go through whatever the `data` hooks of other defenses made of the images.
 
 What it costs and does not do. Each step costs `steps` + 1 passes forward and backward. Accuracy on
 clean images falls with the radius.
@@ -60,8 +61,8 @@ def adversarial_training(
       bounds: least and largest value of a pixel; None for data without bounds.
 
     Raises:
-      ValueError: for a negative or infinite radius or step, fewer than 1 step, or bounds that are not in
-        order; at the first step, for a minibatch of whole numbers, such as tokens.
+      ValueError: for a negative or infinite radius or step, fewer than 1 step, or bounds that are
+        not in order; at the first step, for a minibatch of whole numbers, such as tokens.
 
     >>> square = lambda params, key, batch: (jnp.sum((batch["x"] - params) ** 2), None)
     >>> grads = adversarial_training(radius=0.25, step=0.25, steps=1).grads(square)

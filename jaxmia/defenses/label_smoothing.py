@@ -57,7 +57,8 @@ def label_smoothing(*, alpha: Scalar = -0.05, schedule: Schedule = "released") -
     """The defense: the loss of training with the smoothing term added.
 
     Args:
-      alpha: the smoothing factor, at most 1; the paper's -0.05 defends, a positive one is the control.
+      alpha: the smoothing factor, at most 1; the paper's -0.05 defends, a positive one is the
+        control.
       schedule: "released", "linear" (see above) or "none", which has alpha from the first step.
 
     Raises:

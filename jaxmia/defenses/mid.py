@@ -13,17 +13,17 @@ The last is beta times the divergence of N(mu, sigma^2) from N(0, I). The logari
 sigma + 1e-7. The head and beta = 0.003 are those of Jiachen-T-Wang/mi-defense (SGD, rate 0.01,
 momentum 0.9, weight decay 1e-4, minibatches of 64, 50 epochs).
 
-What differs from the released code. There the noise stays on when the model is tested, and the epoch
-that is best on test data is kept; here the served answer is that of the mean, so that one query tells
-as much as many. Some of its networks apply a softmax before the cross entropy, which applies another;
-here none does. A later re-implementation sums the loss over rows and takes beta = 0.03 with it: its
-beta is not this one. Further label axes (`y` of shape [n, t]) and padding rows ("mask") are ours: the
-price is a mean over the former and leaves out the latter.
+What differs from the released code. There the noise stays on when the model is tested, and the
+epoch that is best on test data is kept; here the served answer is that of the mean, so that one
+query tells as much as many. Some of its networks apply a softmax before the cross entropy, which
+applies another; here none does. A later re-implementation sums the loss over rows and takes beta =
+0.03 with it: its beta is not this one. Further label axes (`y` of shape [n, t]) and padding rows
+("mask") are ours: the price is a mean over the former and leaves out the latter.
 
 What it costs and does not do. That code reports 77.6 % accuracy of a VGG16 on CelebA at beta 0.003
-and 67.7 % at 0.01. The penultimate layer itself stays as it was: an attack on that layer does not meet
-the bottleneck, and one that reads the weights takes mu without noise. Compare with beta = 0, which
-has the same head and the same noise.
+and 67.7 % at 0.01. The penultimate layer itself stays as it was: an attack on that layer does not
+meet the bottleneck, and one that reads the weights takes mu without noise. Compare with beta = 0,
+which has the same head and the same noise.
 """
 
 import functools
@@ -43,7 +43,7 @@ __all__ = ["CARD", "Bottleneck", "divergence", "mid"]
 
 CARD = Card(
     title="MID",
-    paper="Wang, Zhang, Jia. Robustness to Model Inversion via Mutual Information Regularization. AAAI 2021",
+    paper="Wang, Zhang, Jia. Robustness via Mutual Information Regularization. AAAI 2021",
     url="https://arxiv.org/abs/2009.05241",
     year=2021,
     modality="any",
@@ -52,7 +52,7 @@ CARD = Card(
 
 
 class Bottleneck(nn.Module):
-    """The last layer of MID; it sows "_mean" and "_deviation", and draws noise where rng "dropout" is given.
+    """The last layer of MID; sows "_mean" and "_deviation", draws noise if there is rng "dropout".
 
     Attributes:
       classes: number of classes.
@@ -84,8 +84,8 @@ def mid(*, beta: Scalar = 0.003, width: int | None = None) -> Defense:
       width: k, numbers in the bottleneck; None takes half of the penultimate layer, as released.
 
     Raises:
-      ValueError: for a negative beta or a width below 1; where the model has no head to exchange; at the
-        first step, if the model does not have the head of this defense.
+      ValueError: for a negative beta or a width below 1; where the model has no head to exchange;
+        at the first step, if the model does not have the head of this defense.
 
     >>> from jaxmia.models import MLP
     >>> mid(width=3).model(MLP(5)).head(5)

@@ -1,8 +1,9 @@
 """MixCon: train hidden features of different classes to be neither far apart nor close together.
 
-Li, Huang, Peng, Song, Li, "MixCon: Adjusting the Separability of Data Representations for Harder Data
-Recovery", 2020 (https://arxiv.org/abs/2010.11463). The abstract: an objective adjusts how separable
-hidden representations are, and there are sweet spots where data is hard to recover and still useful.
+Li, Huang, Peng, Song, Li, "MixCon: Adjusting the Separability of Data Representations for Harder
+Data Recovery", 2020 (https://arxiv.org/abs/2010.11463). The abstract: an objective adjusts how
+separable hidden representations are, and there are sweet spots where data is hard to recover and
+still useful.
 
 This is a reconstruction. The abstract was read, the paper's formulas were not; as we understand it
 
@@ -10,9 +11,10 @@ This is a reconstruction. The abstract was read, the paper's formulas were not; 
     d = |z_i - z_j|^2 / number of dimensions of z
 
 which pulls features of different classes together until d reaches sqrt(beta), and pushes them apart
-below. The mean over all pairs of rows of a minibatch whose labels differ, the defaults lambda 0.1 and
-beta 0.01, and 1e-4 added to d in the quotient, so that no gradient explodes where features coincide,
-are choices of this project. Several named layers add up. Padding rows ("mask") count nowhere.
+below. The mean over all pairs of rows of a minibatch whose labels differ, the defaults lambda 0.1
+and beta 0.01, and 1e-4 added to d in the quotient, so that no gradient explodes where features
+coincide, are choices of this project. Several named layers add up. Padding rows ("mask") count
+nowhere.
 
 What it costs and does not do. The distances are n^2 numbers a layer. A minibatch of one class adds
 nothing. Features of one class may still tell its members apart, which is what an attack on single
@@ -24,6 +26,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
@@ -33,7 +36,7 @@ __all__ = ["CARD", "mixcon", "separability"]
 
 CARD = Card(
     title="MixCon",
-    paper="Li, Huang, Peng, Song, Li. MixCon: Adjusting Separability for Harder Data Recovery. arXiv 2020",
+    paper="Li, Huang, Peng, Song, Li. MixCon. arXiv 2020",
     url="https://arxiv.org/abs/2010.11463",
     year=2020,
     modality="any",
@@ -50,12 +53,12 @@ def mixcon(*, weight: Scalar = 0.1, beta: Scalar = 0.01, layers: tuple[str, ...]
     Args:
       weight: lambda, 0 or more.
       beta: the square of the distance that features of different classes are drawn to, 0 or more.
-      layers: the named features to constrain, such as the one that is sent; None takes all that the model
-        sows.
+      layers: the named features to constrain, such as the one that is sent; None takes all that the
+        model sows.
 
     Raises:
-      ValueError: for a negative number; at the first step, for labels that are not one for each example,
-        or if the model sows no such feature.
+      ValueError: for a negative number; at the first step, for labels that are not one for each
+        example, or if the model sows no such feature.
 
     >>> from jaxmia.oracle import Outputs
     >>> z = jnp.array([[0.0, 0.0], [3.0, 1.0]])
@@ -81,8 +84,8 @@ def mixcon(*, weight: Scalar = 0.1, beta: Scalar = 0.01, layers: tuple[str, ...]
     return Defense(loss=loss, couples=True)
 
 
-def separability(z: Any, labels: Any, beta: Scalar, mask: Float[Array, " n"]) -> Float[Array, ""]:
-    """The mean of d + beta / d over pairs of rows that count and whose labels differ; 0 without such pairs.
+def separability(z: Any, labels: Any, beta: Scalar, mask: Float[Array | np.ndarray, " n"]) -> Float[Array, ""]:
+    """The mean of d + beta / d over pairs of rows that count and differ in label; else 0.
 
     >>> z = jnp.array([[0.0], [2.0], [9.0]])
     >>> float(separability(z, jnp.array([0, 1, 1]), 0.0, jnp.array([1.0, 1.0, 0.0])))

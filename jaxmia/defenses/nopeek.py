@@ -1,19 +1,19 @@
-"""NoPeek: train the features that a client sends to have little distance correlation with its input.
+"""NoPeek: train features that a client sends to have little distance correlation with its input.
 
 Vepakomma, Singh, Gupta, Raskar, "NoPeek: Information Leakage Reduction to Share Activations in
-Distributed Deep Learning", ICDM workshops 2020 (https://arxiv.org/abs/2008.09161). With a_ij the distance
-of inputs i and j of a minibatch of n, b_ij that of their features, and A, B the two with the means of
-rows and columns taken off (double centering):
+Distributed Deep Learning", ICDM workshops 2020 (https://arxiv.org/abs/2008.09161). With a_ij the
+distance of inputs i and j of a minibatch of n, b_ij that of their features, and A, B the two with
+the means of rows and columns taken off (double centering):
 
     loss = cross entropy + alpha * dcor(x, z)
     dcor = sqrt(sum A_ij B_ij / sqrt(sum A_ij^2 * sum B_ij^2))
 
 which is the distance correlation of Szekely, Rizzo, Bakirov (Annals of Statistics 2007), 0 to 1.
 
-What differs from the released code. That of others (TTitcombe/Model-Inversion-SplitNN) takes squared
-distances, `squared=True` here: then dcor is the square root of linear CKA, which is zero for features
-that depend on the input, but not linearly. It also applies a softmax before a cross entropy that
-applies another. Padding rows ("mask") count nowhere here. Several named layers add up.
+What differs from the released code. That of others (TTitcombe/Model-Inversion-SplitNN) takes
+squared distances, `squared=True` here: then dcor is the square root of linear CKA, which is zero
+for features that depend on the input, but not linearly. It also applies a softmax before a cross
+entropy that applies another. Padding rows ("mask") count nowhere here. Several named layers add up.
 
 The weight: ResSFL's code has 1 to 2, TTitcombe's 0.05 to 0.5, and the authors' CIFAR notebook 1000
 against 0.1 for the classes; 1 is our choice.
@@ -29,6 +29,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
@@ -37,7 +38,7 @@ __all__ = ["CARD", "distance_correlation", "named_features", "nopeek"]
 
 CARD = Card(
     title="NoPeek",
-    paper="Vepakomma, Singh, Gupta, Raskar. NoPeek: Information Leakage Reduction. ICDM workshops 2020",
+    paper="Vepakomma, Singh, Gupta, Raskar. NoPeek. ICDM workshops 2020",
     url="https://arxiv.org/abs/2008.09161",
     year=2020,
     modality="any",
@@ -50,8 +51,8 @@ def nopeek(*, alpha: Scalar = 1.0, layers: tuple[str, ...] | None = None, square
 
     Args:
       alpha: weight of the distance correlation of each layer with the input, 0 or more.
-      layers: the named features to constrain, such as the one that is sent; None takes all that the model
-        sows.
+      layers: the named features to constrain, such as the one that is sent; None takes all that the
+        model sows.
       squared: whether distances are squared, as in released code (see above).
 
     Raises:
@@ -79,9 +80,9 @@ def nopeek(*, alpha: Scalar = 1.0, layers: tuple[str, ...] | None = None, square
 
 
 def distance_correlation(
-    x: Any, z: Any, *, mask: Float[Array, " n"] | None = None, squared: bool = False
+    x: Any, z: Any, *, mask: Float[Array | np.ndarray, " n"] | None = None, squared: bool = False
 ) -> Float[Array, ""]:
-    """Of two samples `[n, ...]` whose rows belong together: 0 to 1, and 0 where one of them is constant.
+    """Of two samples `[n, ...]` of paired rows: 0 to 1, and 0 where one sample is constant.
 
     Args:
       x: one sample; its other axes are flattened.
@@ -103,7 +104,7 @@ def distance_correlation(
 
 
 def named_features(features: dict[str, Any], layers: tuple[str, ...] | None) -> list[Any]:
-    """The features of those names, or of all; a name counts also behind those of wrappers, "inner/block1".
+    """The features of those names, or all; a name also counts behind a wrapper's: "inner/block1".
 
     Raises:
       ValueError: for a name that the model does not sow, or where it sows none.
@@ -112,7 +113,8 @@ def named_features(features: dict[str, Any], layers: tuple[str, ...] | None) -> 
     [1]
     """
     shown = {path: path.rsplit("/", 1)[-1] for path in features}
-    layer_paths = [path for path, last in shown.items() if not last.startswith("_")]  # others are a defense's
+    # Names that begin with "_" are those of other defenses.
+    layer_paths = [path for path, last in shown.items() if not last.startswith("_")]
     wanted = tuple(layer_paths) if layers is None else layers
     paths = [[p for p in shown if name == p] or [p for p in shown if name == shown[p]] for name in wanted]
     missing = [name for name, found in zip(wanted, paths) if not found]
@@ -124,7 +126,7 @@ def named_features(features: dict[str, Any], layers: tuple[str, ...] | None) -> 
 
 def _distances(sample: Any, counted: Float[Array, " n"], squared: bool) -> Float[Array, "n n"]:
     flat = jnp.reshape(jnp.asarray(sample, jnp.float32), (len(sample), -1))
-    # Less the mean, since what all rows share costs digits below; rows that do not count become zero.
+    # Less the mean, since what all rows share costs digits below.
     mean = counted @ flat / jnp.maximum(jnp.sum(counted), 1.0)
     flat = jnp.where(counted[:, None] > 0, flat - mean, 0.0)
     gram = jnp.matmul(flat, flat.T, precision="highest")

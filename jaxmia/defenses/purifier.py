@@ -198,7 +198,8 @@ def _fitting(
         def loss(params: Any) -> Any:
             module = reformer(answers.shape[-1])
             made: Any = module.apply({"params": params}, answers, draw)
-            return purifier_loss(*made, answers, mask, label_weight)
+            logs, divergences = made
+            return purifier_loss(logs, divergences, answers, mask, label_weight)
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, opt = optimizer.update(gradient, opt, params)

@@ -1,21 +1,22 @@
 """MIDRE: erase a random square of every training image, so that the model never sees a whole one.
 
 Tran, Nguyen, Mai, Vandierendonck, Assent, Kot, Cheung, "Random Erasing vs. Model Inversion: A
-Promising Defense or a False Hope?", TMLR 2025 (https://arxiv.org/abs/2409.01062). For each image and
-each time that it is in a minibatch:
+Promising Defense or a False Hope?", TMLR 2025 (https://arxiv.org/abs/2409.01062). For each image
+and each time that it is in a minibatch:
 
     a ~ U(0.1, 0.4),   side = sqrt(a h w) pixels,   the square at a uniform place takes one color
 
-In the paper's words the share that is erased gives the privacy, and the random place keeps the
-utility. Training only: at serving time the model gets whole images.
+In the words of the abstract, the share that is erased gives the privacy, and the random place keeps
+the utility. Training only: at serving time the model gets whole images.
 
-What differs from the released code (ngoc-nguyen-0/MIDRE_TMLR, its configuration files for ResNet-18;
-the paper's text was not read). It erases with torchvision's RandomErasing, probability 1, scale 0.1
-to 0.4 (0.1 to 0.8 in a second file), and fills with ImageNet's mean color; those are the defaults
-here. It draws sides again, up to ten times, where the square is larger than the image; here the side
-is cut to the image's, which matters for images that are not square. Images of another number of
-channels than three are filled with the mean of that color. Two controls of the paper's claims are
-ours: `place="center"` erases at a fixed place, `place="pixels"` erases as many single pixels.
+What differs from the released code (ngoc-nguyen-0/MIDRE_TMLR, its configuration files for
+ResNet-18; the paper's text was not read). It erases with torchvision's RandomErasing, probability
+1, scale 0.1 to 0.4 (0.1 to 0.8 in a second file), and fills with ImageNet's mean color; those are
+the defaults here. It draws sides again, up to ten times, where the square is larger than the image;
+here the side is cut to the image's shorter one, which matters for images that are far from square.
+Images of another number of channels than three are filled with the mean of that color. Two controls
+of the paper's claims are ours: `place="center"` erases at a fixed place, `place="pixels"` erases as
+many single pixels.
 
 What it costs and does not do. One pass over the images; accuracy falls with the share. Reviewers
 asked for the control with single pixels, and found a table in which another defense is better.
@@ -60,12 +61,14 @@ def random_erasing(
       largest: share of the image's area that is erased at most.
       smallest: share that is erased at least.
       probability: of an image to be erased at all.
-      fill: the color, one number or one for each channel; None takes ImageNet's mean color, as released.
+      fill: the color, one number or one for each channel; None takes ImageNet's mean color, as
+        released.
       place: "random"; or the controls "center" and "pixels" (see above).
 
     Raises:
-      ValueError: for shares that are not 0 <= smallest <= largest <= 1, a probability outside of 0 to 1, or
-        another place; at the first step, for a minibatch that is no images, or colors of another number.
+      ValueError: for shares that are not 0 <= smallest <= largest <= 1, a probability outside of 0
+        to 1, or another place; at the first step, for a minibatch that is no images, or colors of
+        another number.
 
     >>> defense = random_erasing(smallest=0.25, largest=0.25, fill=0.0)
     >>> batch = defense.data(jax.random.key(0), {"x": jnp.ones((2, 4, 4, 1))})
@@ -87,7 +90,7 @@ def random_erasing(
         color = _color(fill, x.shape[-1])
 
         def one(row: Array, image: Array) -> Array:
-            # A key from the row's number: what is erased does not depend on how many rows there are.
+            # A key from the row's number: the other rows do not change what is erased.
             meet, draw = jax.random.split(jax.random.fold_in(key, row))
             hole = erased(draw, image.shape[0], image.shape[1], smallest, largest, place)
             hole = hole & jax.random.bernoulli(meet, probability)
@@ -109,18 +112,18 @@ def erased(
     share_key, row_key, column_key = jax.random.split(key, 3)
     share = jax.random.uniform(share_key, (), minval=smallest, maxval=jnp.maximum(smallest, largest))
     side = jnp.round(jnp.sqrt(share * height * width)).astype(jnp.int32)
-    high, wide = jnp.minimum(side, height), jnp.minimum(side, width)
+    side = jnp.minimum(side, min(height, width))
     if place == "pixels":
         order = jax.random.permutation(row_key, height * width)
-        return (order < high * wide).reshape(height, width)
+        return (order < side**2).reshape(height, width)
     if place == "center":
-        top, left = (height - high) // 2, (width - wide) // 2
+        top, left = (height - side) // 2, (width - side) // 2
     else:
-        top = jax.random.randint(row_key, (), 0, height - high + 1)
-        left = jax.random.randint(column_key, (), 0, width - wide + 1)
+        top = jax.random.randint(row_key, (), 0, height - side + 1)
+        left = jax.random.randint(column_key, (), 0, width - side + 1)
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)[None, :]
-    inside = (rows >= top) & (rows < top + high)
-    return inside & (columns >= left) & (columns < left + wide)
+    inside = (rows >= top) & (rows < top + side)
+    return inside & (columns >= left) & (columns < left + side)
 
 
 def _color(fill: float | tuple[float, ...] | None, channels: int) -> Float[Array, " c"]:

@@ -18,8 +18,8 @@ beta = 0 answers come back to the bit.
 
 What it costs and does not do. The paper meant it against model stealing, not against inversion.
 With many classes of which most are near 0, answers are almost flat: with 1000 classes and a score
-of 1 the label is served with 0.0016. The label moves where the largest score is below about 0.36
-and another near 0, which is served as the larger one, so that labels are not promised. It is a
+of 1 the label is served with 0.0016. The label moves where the largest score is below about 0.37
+and another is near 0, which is served as the larger one; so labels are not promised. It is a
 fixed map without noise: an inverse network that is trained on served scores learns it, and score
 differences lead an attack as before, in places with the opposite sign. White-box access is
 untouched.
@@ -56,8 +56,9 @@ def reverse_sigmoid(*, beta: Scalar = 1.0, gamma: Scalar = 0.1) -> Defense:
     Raises:
       ValueError: for a negative beta, or a gamma that is not above 0.
 
-    >>> reverse_sigmoid(gamma=1.0).answer(jax.random.key(0), jnp.array([0.75, 0.25])).tolist()
-    [0.5, 0.5]
+    >>> served = reverse_sigmoid().answer(jax.random.key(0), jnp.array([1.0, 0.0, 0.0]))
+    >>> [round(float(p), 3) for p in served]
+    [0.441, 0.28, 0.28]
     """
     if not isinstance(beta, jax.Array) and not 0 <= beta < float("inf"):
         raise ValueError(f"beta: {beta}; legal is finite and 0 or more")

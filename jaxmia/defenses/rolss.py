@@ -2,8 +2,8 @@
 
 Koh, Ho, Nguyen, Cheung, "On the Vulnerability of Skip Connections to Model Inversion Attacks", ECCV
 2024 (https://arxiv.org/abs/2409.01696). A residual block is y = F(x) + k x, with k = 1 in a ResNet.
-Its Jacobian is F'(x) + k I: the identity carries the gradient of an attack past the block. The paper
-finds that skips help inversion, those of the last stage most, and proposes
+Its Jacobian is F'(x) + k I: the identity carries the gradient of an attack past the block. The
+paper finds that skips help inversion, those of the last stage most, and proposes
 
     RoLSS   k = 0 in the last stage: (1, 1, 1, 0) in a ResNet of four stages
     SSF     a small k in the last stage, in place of 0
@@ -12,15 +12,15 @@ finds that skips help inversion, those of the last stage most, and proposes
 RoLSS is the default here, SSF is `share` above 0. TTS is two trainings: the undefended one, and one
 with this defense that starts from the variables of the first; parameters are the same for every k.
 
-What differs. The projection, where the block's input has another shape than its output, counts as the
-skip and is removed with it. In the released code (Pillowkoh/RoLSS) the ResNet also removes the skips
-of the last fifth of stage 3, whatever it is told; that is not offered here. Its DenseNets keep a
-share of the input channels instead; no DenseNet is here.
+What differs. The projection, where the block's input has another shape than its output, counts as
+the skip and is removed with it. In the released code (Pillowkoh/RoLSS) the ResNet also removes the
+skips of the last fifth of stage 3, whatever it is told; that is not offered here. Its DenseNets
+keep a share of the input channels instead; no DenseNet is here.
 
 What it costs and does not do. Nothing is added, and nothing at serving; a deep last stage without
 skips is harder to train. The paper reports up to 70 % lower attack accuracy, and that it goes
-together with other defenses. Weaker gradients are not less knowledge: set attacks beside it that take
-more steps, average over augmentations, or use no gradient of the target.
+together with other defenses. Weaker gradients are not less knowledge: set attacks beside it that
+take more steps, average over augmentations, or use no gradient of the target.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ __all__ = ["CARD", "rolss"]
 
 CARD = Card(
     title="RoLSS and SSF",
-    paper="Koh, Ho, Nguyen, Cheung. The Vulnerability of Skip Connections to Model Inversion. ECCV 2024",
+    paper="Koh, Ho, Nguyen, Cheung. On the Vulnerability of Skip Connections. ECCV 2024",
     url="https://arxiv.org/abs/2409.01696",
     year=2024,
     modality="image",
@@ -55,8 +55,8 @@ def rolss(*, share: Scalar = 0.0, stages: int = 1) -> Defense:
       stages: how many of the last stages it is for; the paper's 1.
 
     Raises:
-      ValueError: for a share outside of 0 to 1 or fewer than 1 stage; when applied, for a network without
-        skips or with fewer stages.
+      ValueError: for a share outside of 0 to 1 or fewer than 1 stage; when applied, for a network
+        without skips or with fewer stages.
 
     >>> from jaxmia.models import ResNet
     >>> rolss().model(ResNet(5)).skip, rolss(share=0.01, stages=2).model(ResNet(5)).skip
@@ -80,7 +80,7 @@ def rolss(*, share: Scalar = 0.0, stages: int = 1) -> Defense:
 
 
 def _residual(module: Any) -> Any:
-    """The network in the module, or in what wraps it, that has skips; in the order of `with_part`."""
+    """The network with skips in a module or its wrappers, searched in the order of `with_part`."""
     fields = [field.name for field in dataclasses.fields(module) if field.name != "parent"]
     if "skip" in fields:
         return module

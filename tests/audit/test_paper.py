@@ -299,3 +299,12 @@ def test_the_black_box_protocol_says_how_many_it_attacks_and_lets_them_end():
     brep_mi, rlb_mi = section["attacks"]
     assert brep_mi["budget"] == 10_000 * (brep_mi["points"] + 1)
     assert rlb_mi["budget"] == 3 * rlb_mi["steps"]
+
+
+@pytest.mark.parametrize("name", ["celeba64", "facescrub224", "ffhq_celeba64"])
+def test_a_plan_reads_no_weights_of_targets_evaluators_or_priors(name):
+    written = config.load(PAPER / f"{name}.yaml", [], schema)
+    assert any(section["weights"] for section in written["evaluators"] + written["targets"])
+    planned = scenes.made_up(written, 1000).config
+    assert all("weights" not in section for section in planned["evaluators"] + planned["targets"])
+    assert (planned["prior"] or {}).get("weights", scenes.MADE_UP) == scenes.MADE_UP

@@ -80,8 +80,9 @@ class Net(nn.Module):
         return nn.Dense(2)(nn.relu(x))
 
 
+@pytest.mark.nightly
 def test_a_trained_network_gets_robust_and_keeps_its_statistics():
-    """One strong feature that moves little, and many weak ones that an adversary of the given radius turns around."""
+    """One strong feature, and many weak ones that an adversary of this radius turns around."""
 
     def batches(step):
         rng = np.random.default_rng(step)

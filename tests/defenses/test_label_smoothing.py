@@ -1,4 +1,4 @@
-"""Both forms of smoothing agree, the schedule has its values, and the sign has the effect it claims."""
+"""Both forms of smoothing agree, the schedule has its values, the sign has its effect."""
 
 import inspect
 
@@ -63,7 +63,8 @@ def test_padding_rows_count_nowhere():
     logits = np.concatenate([LOGITS, 50 * np.ones((3, CLASSES), np.float32)])
     defense = label_smoothing(schedule="none")
     assert _value(defense, logits, more) == pytest.approx(_value(defense), abs=1e-6)
-    gradient = jax.grad(lambda z: defense.loss(mean_cross_entropy)(Outputs(z, {}), more))(jnp.asarray(logits))
+    loss = defense.loss(mean_cross_entropy)
+    gradient = jax.jit(jax.grad(lambda z: loss(Outputs(z, {}), more)))(jnp.asarray(logits))
     assert (gradient[ROWS:] == 0).all() and np.abs(gradient[:ROWS]).max() > 0
     assert _value(defense, logits, {**more, "mask": np.zeros(ROWS + 3, np.float32)}) == 0
 
@@ -88,7 +89,7 @@ def test_descent_moves_logits_as_the_sign_says_and_zero_is_no_defense():
         descended(d) for d in (Defense(), *(label_smoothing(alpha=a, schedule="none") for a in (0.0, -0.2, 0.2)))
     )
     assert (plain == none).all()
-    assert float(jnp.std(negative)) > 1.5 * float(jnp.std(plain)) > 1.5 * float(jnp.std(control))
+    assert float(jnp.std(negative)) > 1.3 * float(jnp.std(plain)) > 1.5 * float(jnp.std(control))
 
 
 def test_terms_of_two_defenses_add_up_in_either_order():

@@ -1,4 +1,4 @@
-"""MID's divergence against Monte Carlo, its noise, its head in every classifier, and what the price does."""
+"""MID's divergence against Monte Carlo, its noise, its head in classifiers, its price."""
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +97,7 @@ def _trained(defense, steps=60):
     return float(mean_cross_entropy(Outputs(jnp.asarray(logits), {}), batch)), features
 
 
+@pytest.mark.nightly
 def test_a_higher_price_lets_less_through():
     def passed(beta):
         loss, features = _trained(mid(beta=beta))

@@ -62,8 +62,8 @@ def test_padding_rows_count_nowhere(variant):
 
     def run(padding, mask):
         x = np.concatenate([SCORES[:16], np.full((8, CLASSES), padding, np.float32)])
-        batch = {"x": x, "y": np.zeros(24, np.int32), "mask": np.repeat(np.float32([1, mask]), [16, 8])}
-        return jax.tree.leaves(once(KEY, batch))
+        mask = np.repeat(np.float32([1, mask]), [16, 8])
+        return jax.tree.leaves(once(KEY, {"x": x, "y": np.zeros(24, np.int32), "mask": mask}))
 
     once = jax.jit(stepped)
     assert all((a == b).all() for a, b in zip(run(0.5, 0), run(7.0, 0)))

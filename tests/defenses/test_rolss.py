@@ -1,4 +1,4 @@
-"""Skips of the last stages go away or are scaled, in every residual network and with the same parameters."""
+"""Skips of the last stages go away or are scaled, and parameters stay the same."""
 
 import flax.linen as nn
 import jax
@@ -35,7 +35,7 @@ def test_share_one_is_the_network_as_it_was_with_the_same_parameters(variables):
 
 
 def test_without_its_branch_the_last_stage_passes_on_that_share_of_its_input(variables):
-    """F = 0 by a BatchNorm of scale 0, so that the skip is all there is; the head has no bias yet."""
+    """F = 0 by a BatchNorm of scale 0: the skip is all there is; the head has no bias yet."""
     params = variables["params"]
     block = params["_BasicBlock_1"]
     silent = {**block["BatchNorm_1"], "scale": jnp.zeros_like(block["BatchNorm_1"]["scale"])}
