@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "jaxmia"
 MAY = {
-    "__init__": "core oracle target engine attacks data defenses metrics models priors recipes report train",
+    "__init__": "composing core oracle target engine attacks data defenses metrics models priors recipes report train",
     "packages": "",
     "terminal": "",
     "core": "",
@@ -18,6 +18,7 @@ MAY = {
     "discovery": "core",
     "models": "models",
     "objectives": "core",
+    "composing": "core",
 }
 MAY |= {"noise": "", "answers": "compiling oracle", "linen": "oracle", "oracle": "core queries"}
 MAY |= {"target": "answers compiling core linen noise oracle queries"}

@@ -47,6 +47,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.models.features import named_features
 
 __all__ = ["CARD", "bido", "coco", "hsic"]
 
@@ -95,7 +96,7 @@ def bido(
 
     def loss(plain: Callable) -> Callable:
         def defended(outputs: Any, batch: Any) -> Any:
-            hidden = _choose(outputs.features, layers)
+            hidden = named_features(outputs.features, layers)
             mask = jnp.asarray(batch.get("mask", jnp.ones(len(batch["x"]))), jnp.float32)
             labels = jax.nn.one_hot(batch["y"], outputs.logits.shape[-1])
             of_label = _linear if label_kernel == "linear" else _gaussian
@@ -146,16 +147,6 @@ def coco(one: Float[Array, "a m m"], other: Float[Array, "b m m"], mask: Float[A
     values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(other))
     factors = vectors * jnp.sqrt(jnp.maximum(values, 0.0))[:, None, :]
     return jax.vmap(lambda kernel: jax.vmap(lambda factor: pair(kernel, factor))(factors))(one)
-
-
-def _choose(features: dict[str, Any], layers: tuple[str, ...] | None) -> list[Any]:
-    layer_names = [name for name in features if not name.rsplit("/", 1)[-1].startswith("_")]  # others are a defense's
-    known = ", ".join(layer_names) or "no feature"
-    names = tuple(layer_names) if layers is None else layers
-    missing = [name for name in names if name not in features]
-    if missing or not names:
-        raise ValueError(f"layers: {missing or 'none'}; legal is one or more of what the model sows: {known}")
-    return [features[name] for name in names]
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -30,7 +30,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
-from jaxmia.defenses.nopeek import named_features
+from jaxmia.models.features import named_features
 
 __all__ = ["CARD", "mixcon", "separability"]
 

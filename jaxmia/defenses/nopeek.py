@@ -33,8 +33,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.models.features import named_features
 
-__all__ = ["CARD", "distance_correlation", "named_features", "nopeek"]
+__all__ = ["CARD", "distance_correlation", "nopeek"]
 
 CARD = Card(
     title="NoPeek",
@@ -101,27 +102,6 @@ def distance_correlation(
     share = jnp.sum(a * b)
     positive = share > 1e-12  # the slope of the root is infinite at zero
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, share, 1.0)), 0.0)
-
-
-def named_features(features: dict[str, Any], layers: tuple[str, ...] | None) -> list[Any]:
-    """The features of those names, or all; a name also counts behind a wrapper's: "inner/block1".
-
-    Raises:
-      ValueError: for a name that the model does not sow, or where it sows none.
-
-    >>> named_features({"inner/block1": 1, "inner/head/_mean": 2}, None)
-    [1]
-    """
-    shown = {path: path.rsplit("/", 1)[-1] for path in features}
-    # Names that begin with "_" are those of other defenses.
-    layer_paths = [path for path, last in shown.items() if not last.startswith("_")]
-    wanted = tuple(layer_paths) if layers is None else layers
-    paths = [[p for p in shown if name == p] or [p for p in shown if name == shown[p]] for name in wanted]
-    missing = [name for name, found in zip(wanted, paths) if not found]
-    if missing or not wanted:
-        known = ", ".join(layer_paths) or "no feature"
-        raise ValueError(f"layers: {missing or 'none'}; legal is one or more of what the model sows: {known}")
-    return [features[path] for found in paths for path in found]
 
 
 def _distances(sample: Any, counted: Float[Array, " n"], squared: bool) -> Float[Array, "n n"]:

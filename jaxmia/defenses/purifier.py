@@ -41,8 +41,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Guard, Process, Scalar, info
-from jaxmia.defenses.confidence_noise import exchanged
-from jaxmia.defenses.mid import divergence
+from jaxmia.recipes.exchanged import exchanged
 
 __all__ = ["CARD", "Reformer", "purifier", "purifier_loss"]
 
@@ -90,7 +89,7 @@ class Reformer(nn.Module):
         if key is not None:
             code = mean + deviation * jax.random.normal(key, mean.shape)
         logits = self.decoder(jnp.concatenate([code, label], -1))
-        return nn.log_softmax(logits), divergence(mean, deviation)
+        return nn.log_softmax(logits), 0.5 * jnp.sum(mean**2 + deviation**2 - 1 - raw, -1)
 
 
 class _Layers(nn.Module):

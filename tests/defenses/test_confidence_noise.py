@@ -9,8 +9,9 @@ import pytest
 from scipy import stats
 
 from jaxmia.core import Defense
-from jaxmia.defenses.confidence_noise import confidence_noise, exchanged
+from jaxmia.defenses.confidence_noise import confidence_noise
 from jaxmia.oracle import Access
+from jaxmia.recipes.exchanged import exchanged
 from jaxmia.target import from_function
 
 KEY = jax.random.key(0)

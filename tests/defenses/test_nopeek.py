@@ -7,7 +7,8 @@ import pytest
 
 from jaxmia.composing import compose
 from jaxmia.defenses.dp_sgd import dp_sgd
-from jaxmia.defenses.nopeek import distance_correlation, named_features, nopeek
+from jaxmia.defenses.nopeek import distance_correlation, nopeek
+from jaxmia.models.features import named_features
 from jaxmia.oracle import Outputs
 
 ROWS = 20
