@@ -256,6 +256,27 @@ def of_sweep(name: str, metrics: dict[str, str], digits: int = 2) -> str:
     return table(["target", "attack", *metrics.values()], found)
 
 
+def defenses_mnist() -> str:
+    """By target, of each attack the share of candidates that an evaluator names: mean over seeds, least and most of one."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    columns = {"": "test accuracy", "gmi": "GMI (weights)", "distilled_gmi": "distilled student (scores)",
+               "tb_mia": "TB-MIA (scores)", "brep_mi": "BREP-MI (labels)"}  # fmt: skip
+    for row in read("defenses_mnist.csv"):
+        attack = row["cell"].partition("--")[2]
+        if row["state"] != "finished" or row["metric"] != "attack_accuracy@1" or attack not in columns:
+            continue
+        place = rows.setdefault(row["target"], {name: [] for name in columns})
+        place[attack].append(100 * float(row["value"]))
+        if attack == "gmi":
+            place[""].append(100 * float(row["test_accuracy"]))
+
+    def told(values: list[float]) -> str:
+        return f"{sum(values) / len(values):.0f} [{min(values):.0f}, {max(values):.0f}]" if values else "–"
+
+    found = [[name, *(told(of[attack]) for attack in columns)] for name, of in rows.items()]
+    return table(["target", *columns.values()], found)
+
+
 def brown() -> str:
     times = {f"exposure_planted_{n}_times": f"planted {n} times" for n in (1, 4, 16, 64)}
     return of_sweep("brown", {"exposure_never_planted": "never planted", **times}, 1)
@@ -271,6 +292,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "graph_mi": graph_mi,
     "secret_sharer": secret_sharer,
     "brown": brown,
+    "defenses_mnist": defenses_mnist,
     "paper_memory": paper_memory,
     "speed": speed,
     "gpu": gpu,
@@ -288,6 +310,16 @@ def families() -> str:
         ]
         rows.append([f"[{words}](docs/methods/README.md#{words.lower()})", *counts])
     return table(["attacks on", *(f"needs {words}" for words in ACCESS.values())], rows)
+
+
+def defense_families() -> str:
+    """How many defenses there are, by where they act."""
+    kinds = {"training": 0, "what is served": 0, "what a client sends": 0}
+    for name in defenses.names():
+        hooks = set(defenses.get(name).card.hook.split(", "))
+        served = "what is served" if hooks & {"answer", "guard"} else "training"
+        kinds["what a client sends" if "send" in hooks else served] += 1
+    return table([f"defenses of {words}" for words in kinds], [[str(count) for count in kinds.values()]])
 
 
 def method_index() -> str:
@@ -359,7 +391,7 @@ def pages() -> dict[pathlib.Path, str]:
     registries = (attacks, defenses)
     for method in (registry.get(name) for registry in registries for name in registry.names()):
         out[ROOT / "docs" / "methods" / page_name(method)] = method_page(method)
-    made = TABLES | {"families": families}
+    made = TABLES | {"families": families, "defense_families": defense_families}
     written = (ROOT / "README.md", ROOT / "docs" / "paper_memory.md", *sorted((ROOT / "docs" / "results").glob("*.md")))
     for page in written:
         text = page.read_text(encoding="utf-8")

@@ -54,7 +54,12 @@ CARD = Card(
 LEAST = 1e-8  # of an entry of the table
 
 
-def stealthy_shield(*, epsilon: Scalar = 0.5, temperature: Scalar = 0.1, steps: int = 200) -> Defense:
+def stealthy_shield(
+    *,
+    epsilon: Scalar = 0.5,
+    temperature: Scalar = 0.1,
+    steps: int = 200,
+) -> Defense:
     """The defense: a guard that fits the mean answers of classes, and answers moved towards them.
 
     Args:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxmia.models.plain_convolution import Geometry, by_phase, raw
+from jaxmia.models.plain_convolution import Geometry, by_phase, cropped, raw
 
 __all__ = ["Conv", "ConvTranspose", "conv_general_dilated"]
 
@@ -133,6 +133,7 @@ def _kernel_gradient(geometry: Geometry, lhs: Array, rhs: Array, cotangent: Arra
     """Correlates the input with the cotangent, channels standing for examples and examples for channels."""
     strided, dilated = max(geometry.strides) > 1, max(geometry.lhs_dilation) > 1
     if geometry.groups > 1 or (strided and dilated):
+        geometry, lhs = cropped(geometry, lhs)
         _, vjp = jax.vjp(lambda kernel: raw(geometry, lhs, kernel), rhs)
         return vjp(cotangent)[0]
     lhs_spec, rhs_spec, out_spec = geometry.dimensions

@@ -36,7 +36,7 @@ _SEES = {
 _COLUMNS = (
     "cell", "state", "attack", "label", "access", "target", "defense", "seed", "control", "metric", "value", "low",
     "high", "n", "groups", "confidence", "method", "unit", "candidates", "queries_mean", "queries_max",
-    "queries_training", "seconds",
+    "queries_training", "seconds", "test_accuracy",
 )  # fmt: skip
 
 
@@ -229,11 +229,12 @@ def _with_interval(measured: Measured) -> str:
 
 
 def results(run: Run) -> str:
-    """`results.csv`: one row per cell and metric, one row with state "unfinished" for each unfinished cell."""
+    """`results.csv`: one row per cell and metric, and one with state "unfinished" for each unfinished cell."""
     out = io.StringIO()
     writer: csv.DictWriter[str] = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
     writer.writeheader()
     for cell in run.cells:
+        target = run.targets[cell.target]
         about = {
             "cell": cell.name,
             "state": "finished",
@@ -241,7 +242,7 @@ def results(run: Run) -> str:
             "label": cell.label,
             "access": cell.card["access"],
             "target": cell.target,
-            "defense": run.targets[cell.target].defense,
+            "defense": target.defense,
             "seed": cell.seed,
             "control": str(cell.control).lower(),
             "candidates": cell.n,
@@ -249,6 +250,7 @@ def results(run: Run) -> str:
             "queries_mean": cell.queries["mean"] if cell.queries else "",
             "queries_max": cell.queries["max"] if cell.queries else "",
             "queries_training": cell.queries["training"] if cell.queries else "",
+            "test_accuracy": target.test_accuracy.value if target.test_accuracy else "",
         }
         for name, m in cell.metrics.items():
             kept = {field: getattr(m, field) for field in m._fields if field in _COLUMNS}

@@ -38,7 +38,8 @@ def _solved(p, q, budget):
     positive = {"type": "ineq", "fun": lambda z: p + z[:CLASSES] - z[CLASSES:]}
     balanced = {"type": "eq", "fun": lambda z: z[:CLASSES].sum() - z[CLASSES:].sum()}
     found = minimize(
-        lambda z: rel_entr(at(z), q).sum(), np.full(2 * CLASSES, budget / 40), jac=slope, method="SLSQP",
+        lambda z: rel_entr(at(z), q).sum(), np.full(2 * CLASSES, budget / 40),
+        jac=slope, method="SLSQP",
         bounds=[(0, 2)] * 2 * CLASSES, constraints=[within, positive, balanced],
         options={"maxiter": 500, "ftol": 1e-12},
     )  # fmt: skip
@@ -126,7 +127,8 @@ def test_answers_move_by_a_share_of_their_entropy_towards_the_drawn_class():
 
 def test_budget_zero_changes_no_bit_and_may_be_traced():
     def shielded(epsilon):
-        return stealthy_shield(epsilon=epsilon).guard.answer(jnp.asarray(Q[:CLASSES]))(KEY, jnp.asarray(P))
+        answer = stealthy_shield(epsilon=epsilon).guard.answer(jnp.asarray(Q[:CLASSES]))
+        return answer(KEY, jnp.asarray(P))
 
     off, on = jax.jit(jax.vmap(shielded))(jnp.array([0.0, 0.5]))
     assert (off == P).all() and np.abs(on - P).max() > 0.01

@@ -17,8 +17,10 @@ KEY = jax.random.key(0)
 CLASSES = 7
 POINTS = np.random.default_rng(0).dirichlet(np.full(CLASSES, 0.4), 500).astype(np.float32)
 TIES = np.array(
-    [[1, 1, 1, 1, 1, 1, 1], [0, 2, 2, 2, 0, 0, 1], [1, 0, 0, 0, 0, 0, 1], [0, 0, 3, 3, 1, 0, 0]], np.float32
-) / np.array([[7], [7], [2], [7]], np.float32)
+    [[1, 1, 1, 1, 1, 1, 1], [0, 2, 2, 2, 0, 0, 1], [1, 0, 0, 0, 0, 0, 1], [0, 0, 3, 3, 1, 0, 0]],
+    np.float32,
+)
+TIES = TIES / TIES.sum(1, keepdims=True)
 ALL = np.concatenate([POINTS, TIES])
 
 

@@ -53,6 +53,12 @@ CASES = {
     "5x5 from one channel": ((4, 8, 14, 1), (5, 5, 1, 6), {"window_strides": (1, 1), "padding": "SAME"}),
     "3x3 to two channels": ((4, 8, 9, 9), (3, 3, 9, 2), {"window_strides": (1, 1), "padding": [(1, 1), (0, 3)]}),
     "1x3 of three channels": ((4, 8, 10, 3), (1, 3, 3, 12), {"window_strides": (1, 1), "padding": "SAME"}),
+    "1x1 stride 2": ((4, 8, 9, 5), (1, 1, 5, 6), {"window_strides": (2, 2), "padding": "SAME"}),
+    "negative padding of a dilated input": (
+        (4, 5, 6, 5),
+        (3, 3, 5, 6),
+        {"window_strides": (1, 1), "padding": [(-1, 2), (1, -2)], "lhs_dilation": (2, 3), "rhs_dilation": (2, 1)},
+    ),
     "negative padding": ((4, 9, 11, 5), (3, 3, 5, 6), {"window_strides": (1, 1), "padding": [(-1, 2), (1, -2)]}),
 }
 
@@ -258,3 +264,33 @@ def test_convolutions_are_compiled_without_the_slow_library():
     texts = (jit(convolve).lower(x, kernel).compile().as_text(), by_engine.compiled_text())
     assert jax.__version_info__ >= (0, 11) or "ynn" in by_default  # else this shows nothing
     assert all("ynn" not in text or compiler_options("cpu") == {} for text in texts)
+
+
+def _paddings(jaxpr):
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "conv_general_dilated":
+            yield eqn.params["padding"]
+        for value in eqn.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from _paddings(inner)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_no_padding_is_negative_where_xla_would_read_beyond_the_input(case):
+    x, kernel, options = _arrays(case)
+    traced = jax.make_jaxpr(jax.value_and_grad(_loss(conv_general_dilated, options), (0, 1)))(x, kernel)
+    found = list(_paddings(traced.jaxpr))
+    assert found and all(end >= 0 for padding in found for ends in padding for end in ends)
+
+
+def test_a_strided_convolution_has_no_gradient_from_beyond_its_input():
+    """The pixels that no window begins at have gradient zero, whatever lies in memory behind the last one."""
+    x, kernel = jnp.ones((4, 4, 4, 8)), jnp.ones((1, 1, 8, 4))
+    options = {"window_strides": (2, 2), "padding": "VALID"}
+    for _ in range(40):
+        rubbish = [jnp.full((4, 2, 2, 4), jnp.nan) for _ in range(8)]
+        jax.block_until_ready(rubbish)
+        del rubbish
+        gradient = jax.grad(_loss(conv_general_dilated, options))(x + 0.0, kernel)
+        assert np.all(np.asarray(gradient)[:, 1::2] == 0) and np.all(np.asarray(gradient)[:, :, 1::2] == 0)

@@ -153,6 +153,8 @@ def test_results_table(pristine, page):
     assert row["access"] == "LABELS" and row["defense"] == "BiDO, HSIC" and row["control"] == "false"
     assert float(row["low"]) < float(row["value"]) < float(row["high"]) and row["n"] == "60" and row["groups"] == "12"
     assert float(row["queries_mean"]) == 24310.5 and float(row["queries_training"]) == 0
+    targets = {entry["name"]: entry for entry in json.loads((pristine / "targets.json").read_text())}
+    assert float(row["test_accuracy"]) == targets["bido"]["test_accuracy"]["value"]
 
 
 def test_what_training_asked_is_told_from_what_each_case_asked(pristine, page):
