@@ -256,27 +256,6 @@ def of_sweep(name: str, metrics: dict[str, str], digits: int = 2) -> str:
     return table(["target", "attack", *metrics.values()], found)
 
 
-def defenses_mnist() -> str:
-    """By target, of each attack the share of candidates that an evaluator names: mean over seeds, least and most of one."""
-    rows: dict[str, dict[str, list[float]]] = {}
-    columns = {"": "test accuracy", "gmi": "GMI (weights)", "distilled_gmi": "distilled student (scores)",
-               "tb_mia": "TB-MIA (scores)", "brep_mi": "BREP-MI (labels)"}  # fmt: skip
-    for row in read("defenses_mnist.csv"):
-        attack = row["cell"].partition("--")[2]
-        if row["state"] != "finished" or row["metric"] != "attack_accuracy@1" or attack not in columns:
-            continue
-        place = rows.setdefault(row["target"], {name: [] for name in columns})
-        place[attack].append(100 * float(row["value"]))
-        if attack == "gmi":
-            place[""].append(100 * float(row["test_accuracy"]))
-
-    def told(values: list[float]) -> str:
-        return f"{sum(values) / len(values):.0f} [{min(values):.0f}, {max(values):.0f}]" if values else "–"
-
-    found = [[name, *(told(of[attack]) for attack in columns)] for name, of in rows.items()]
-    return table(["target", *columns.values()], found)
-
-
 def brown() -> str:
     times = {f"exposure_planted_{n}_times": f"planted {n} times" for n in (1, 4, 16, 64)}
     return of_sweep("brown", {"exposure_never_planted": "never planted", **times}, 1)
@@ -292,7 +271,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "graph_mi": graph_mi,
     "secret_sharer": secret_sharer,
     "brown": brown,
-    "defenses_mnist": defenses_mnist,
     "paper_memory": paper_memory,
     "speed": speed,
     "gpu": gpu,

@@ -51,6 +51,7 @@ def test_steps_stay_in_the_ball_and_the_gradient_is_that_at_their_end(radius, st
     assert value > _loss(jnp.asarray(W), KEY, batch)[0]
 
 
+@pytest.mark.nightly
 def test_radius_zero_is_ordinary_training_to_the_bit_and_radii_can_be_traced():
     batch = {"x": jnp.asarray(X), "y": Y}
     plain = jax.value_and_grad(_loss, has_aux=True)(jnp.asarray(W), KEY, batch)

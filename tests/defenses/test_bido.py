@@ -281,6 +281,7 @@ def test_hsic_halves_the_dependence_on_inputs_and_keeps_accuracy(undefended):
     assert after[0] < 0.5 * before[0] and after[1] > 0.95 * before[1]
 
 
+@pytest.mark.nightly
 def test_without_the_label_term_accuracy_is_lost(undefended):
     """The paper's case for two terms: the input term alone empties the layer."""
     accuracy, hidden = _trained(bido(lambda_y=0.0))

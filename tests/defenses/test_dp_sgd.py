@@ -170,6 +170,7 @@ def test_dropout_differs_between_examples_and_not_with_the_microbatch():
     _close(sums[1], sums[0])
 
 
+@pytest.mark.nightly
 def test_hyperparameters_can_be_traced():
     params, batch = _problem()
 

@@ -58,6 +58,7 @@ def test_the_default_rank_is_a_quarter_of_the_classes(classes, rank):
     assert shapes["down"]["kernel"].shape == (4, rank) and shapes["up"]["kernel"].shape == (rank, classes)
 
 
+@pytest.mark.nightly
 def test_it_fits_named_and_wrapped_heads_and_hides_its_feature_from_others():
     named = jax.eval_shape(loft(rank=2).model(VGG16(3, width=8)).init, KEY, jnp.ones((1, 32, 32, 3)))
     assert set(named["params"]["fc_layer"]) == {"down", "up"}

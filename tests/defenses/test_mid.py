@@ -31,6 +31,7 @@ def _applied(module, variables, x=X, rngs=None):
     return np.asarray(logits), sown_features(changed)
 
 
+@pytest.mark.nightly
 def test_the_noise_of_training_has_the_deviation_and_serving_has_none():
     module = mid(width=2).model(models.MLP(CLASSES, width=5))
     variables = module.init(KEY, X)
@@ -109,6 +110,7 @@ def test_a_higher_price_lets_less_through():
     assert cheap[1] < 0.5  # chance is log 4
 
 
+@pytest.mark.nightly
 def test_price_zero_is_the_same_head_undefended():
     logits, labels = jax.random.normal(KEY, (8, CLASSES)), {"x": X, "y": np.arange(8, dtype=np.int32) % CLASSES}
 

@@ -57,6 +57,7 @@ def test_the_loss_has_its_terms(variational):
     assert float(got) == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.nightly
 def test_padding_rows_count_nowhere():
     process = purifier(variant="cvae", width=8).guard.fit(lambda key, x: x)
 

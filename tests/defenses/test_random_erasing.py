@@ -74,6 +74,7 @@ def test_pixels_outside_stay_and_inside_have_the_color():
     assert (_erase(fill=0.0) == np.where(changed, 0, X)).all()
 
 
+@pytest.mark.nightly
 def test_strength_zero_changes_nothing_and_the_probability_counts_images():
     assert (_erase(smallest=0.0, largest=0.0) == X).all() and (_erase(probability=0.0) == X).all()
     some = (_erase(probability=0.3) != np.asarray(X)).any((1, 2, 3)).mean()
@@ -82,6 +83,7 @@ def test_strength_zero_changes_nothing_and_the_probability_counts_images():
     assert (swept(jnp.array([0.0, 0.5]))[0] == X).all()
 
 
+@pytest.mark.nightly
 def test_an_image_is_erased_as_it_would_be_without_the_others():
     assert (_erase()[:7] == _erase(X[:7])).all()
     assert (_erase() != _erase(key=jax.random.key(2))).any()

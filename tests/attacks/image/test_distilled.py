@@ -60,6 +60,7 @@ def test_a_linear_student_becomes_the_linear_target_and_stages_of_the_base_see_i
     np.testing.assert_allclose(total[0], np.sum(kernel[0]), atol=0.3)  # with the biases, which are near zero
 
 
+@pytest.mark.nightly
 def test_it_learns_from_scores_that_do_not_sum_to_one_or_are_all_zero():
     kernel, _ = solved(rounding(level=0.2), steps=1500, rate=0.02).output
     np.testing.assert_allclose(centered(kernel[0]), centered(WEIGHTS), atol=0.5)
