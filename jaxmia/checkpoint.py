@@ -91,11 +91,16 @@ def _to_numpy(tree: Any) -> Any:
 
 
 def _describe(tree: Any) -> dict[str, Any]:
-    sha, leaves = hashlib.sha256(), []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        leaves.append([jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)])
+    sha = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
         sha.update(np.ascontiguousarray(leaf).tobytes())
-    return {"leaves": leaves, "sha256": sha.hexdigest()}
+    return {"leaves": _layout(tree), "sha256": sha.hexdigest()}
+
+
+def _layout(tree: Any, leading: int = 0) -> list[list]:
+    """Name, shape without so many leading axes, and dtype of every leaf."""
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    return [[jax.tree_util.keystr(path), list(leaf.shape[leading:]), str(leaf.dtype)] for path, leaf in found]
 
 
 def save(folder: pathlib.Path, step: int, tree: Any, *, identity: Identity, keep: int = 2) -> None:
@@ -149,17 +154,19 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
     return sorted((int(file.stem[5:]) for file in folder.glob("step-*.json")), reverse=True)
 
 
-def load_newest(folder: pathlib.Path, template: Any, *, identity: Identity) -> tuple[int, Any] | None:
+def load_newest(
+    folder: pathlib.Path, template: Any, *, identity: Identity, any_length: bool = False
+) -> tuple[int, Any] | None:
     """The newest checkpoint that verifies, as `(step, tree of numpy arrays)`; None without one.
 
     A damaged checkpoint is reported and the one before it is used; one of other shapes than the template's is passed
-    over.
+    over. With `any_length` the leading axis may have another length than the template's.
 
     Raises:
       ValueError: if the folder's checkpoints belong to another run, naming what differs.
     """
-    shapes = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
-    leaves, structure = jax.tree.flatten(shapes)
+    leaves, structure = jax.tree.flatten(template)
+    wanted = _layout(template, any_length)
     for step in saved_steps(folder):
         path = folder / f"step-{step}"
         try:
@@ -170,7 +177,7 @@ def load_newest(folder: pathlib.Path, template: Any, *, identity: Identity) -> t
             continue
         if found != identity:
             raise holds_another(folder, found, identity)
-        if described != _describe(shapes)["leaves"]:
+        if [[name, shape[any_length:], dtype] for name, shape, dtype in described] != wanted:
             continue  # of the same run, cut up otherwise
         try:
             alone, empty = path.with_suffix(".npz"), np.zeros(0, np.uint8)
@@ -179,8 +186,10 @@ def load_newest(folder: pathlib.Path, template: Any, *, identity: Identity) -> t
             else:
                 with _orbax() as checkpointer:
                     loaded = checkpointer.restore(path.absolute())
-            found = [np.asarray(loaded[f"{i:04d}"]) if leaf.size else empty for i, leaf in enumerate(leaves)]
-            arrays = [part.view(leaf.dtype).reshape(leaf.shape) for part, leaf in zip(found, leaves)]
+            found = [np.asarray(loaded.get(f"{i:04d}", empty)) for i in range(len(leaves))]
+            arrays = [
+                part.view(leaf.dtype).reshape(shape) for part, leaf, (_, shape, _) in zip(found, leaves, described)
+            ]
             tree = jax.tree.unflatten(structure, arrays)
             if {**manifest, **_describe(tree)} != manifest:
                 raise ValueError("checksum, shapes or dtypes differ from its manifest")

@@ -179,12 +179,13 @@ def _load(path: Any, overrides: Sequence[str]) -> dict[str, Any]:
 
 def _attack(options: argparse.Namespace) -> None:
     from jaxmia.audit import assembly, folder, run
+    from jaxmia.holding import held
 
     checked = _load(options.config, options.override)
     if "sweep" in checked:
         raise ValueError(f"{options.config}: sweep: has several cells; use `jaxmia sweep`, or drop it")
     data = assembly.check(checked)  # before anything is written
-    with folder.held(options.out, options.command) as where:
+    with held(options.out, options.command) as where:
         folder.open_run(where, checked, options.command, data.contents)
         if options.verb == "train":
             run.train(checked, [where], None, data)
@@ -258,6 +259,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from jaxmia import report
     from jaxmia.audit import folder
     from jaxmia.audit.run import evaluate
+    from jaxmia.holding import held
 
     run = pathlib.Path(options.run).expanduser()
     if not run.is_dir():
@@ -275,7 +277,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     if not folder.holds(run, stored):
         raise ValueError(f"{run / 'config.yaml'}: is not what the run was made with (see config.sha256); restore it")
     checked = _load(run / "config.yaml", options.override)
-    with folder.held(run, options.command):
+    with held(run, options.command):
         evaluate(checked, run)
         folder.amend_environment(run, evaluated=options.command)
         _report(options)

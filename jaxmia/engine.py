@@ -24,6 +24,7 @@ from jaxmia.cases import as_arrays, check_labels, count
 from jaxmia.compiling import refuse_64_bit
 from jaxmia.core import Attack, Cases, Info, Process, Scenario
 from jaxmia.fitting import fit
+from jaxmia.holding import alone
 from jaxmia.identity import Identity, identify
 from jaxmia.journal import Journal
 from jaxmia.parallel import (
@@ -62,6 +63,7 @@ class Result(NamedTuple):
     training_queries: int | None = None
 
 
+@alone
 def solve(
     process: Process,
     key: Any,
@@ -85,12 +87,14 @@ def solve(
       plan: how to run it.
       folder: where finished cases and checkpoints go (created 0700), and what a target on the host answered since the
         last two of these; one that all processes share. A run that finds its own finished work there continues, with
-        the same `plan.chunk` and devices without asking anything again; one that finds another's refuses.
+        as many processes, without asking anything again; one that finds another's refuses. With another chunk or
+        devices a candidate may differ in its last digit, and is asked again if its answer came after a checkpoint.
       title: shown by the progress bar.
 
     Raises:
-      ValueError: for zero cases, what are no numbers, unequal leading axes, a bad plan, a folder of another run, a case
-        that alone needs more memory than a device has left, or in JAX's 64-bit mode; all before anything runs.
+      ValueError: for zero cases, what are no numbers, unequal leading axes, a bad plan, a folder of another run or in
+        which another process works, a case that alone needs more memory than a device has left, or in JAX's 64-bit
+        mode; all before anything runs.
     """
     refuse_64_bit()
     steps = process.steps if steps is None else steps
@@ -168,15 +172,16 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
     others = int(finished.size - len(own_rows(finished.size)))
     shelf, ledger = _shelf(folder), programs.ledger
     journal = ledger.kept = Journal(shelf) if shelf is not None else None
+    waiting = _restore_running(work, programs, shelf)
     if journal is not None:
-        journal.turn()
-    slots = _restore_slots(work, programs, shelf)
-    idle = np.array(slots.idle)
-    running = set(np.array(slots.rows)[~idle].tolist())
-    pending = [row for row in np.flatnonzero(~finished).tolist() if row not in running]
-    taken, slots = np.array(slots.steps), place(slots, devices)
+        journal.turn(forget=False)
+    pending = np.setdiff1d(np.flatnonzero(~finished), waiting.rows).tolist()
+    idle, slots = np.array(programs.example.idle), place(programs.example, devices)
     saved = time.monotonic()
     while not finished.all():
+        if waiting.rows.size and idle.any():
+            slots, waiting = _seat(slots, idle, waiting, devices)
+            taken = np.array(slots.steps)
         if pending and idle.any():
             slots = _refill(programs.admit, work, slots, idle, pending)
             taken = np.array(slots.steps)
@@ -200,8 +205,8 @@ def _work_off(work: _Work, programs: Programs, bar: Progress) -> None:
         due = time.monotonic() - saved >= plan.save_seconds
         if shelf is not None and journal is not None and due:
             number = max(checkpoint.saved_steps(shelf), default=0) + 1
-            checkpoint.save(shelf, number, slots, identity=identity)
-            journal.turn()
+            checkpoint.save(shelf, number, _running(slots, idle, waiting), identity=identity)
+            journal.turn(forget=not waiting.rows.size)  # who waits needs what was answered before this checkpoint
             saved = time.monotonic()
     if journal is not None:
         journal.clear()
@@ -252,15 +257,28 @@ def _restore_rows(work: _Work) -> None:
         work.finished[done] = True
 
 
-def _restore_slots(work: _Work, programs: Programs, shelf: pathlib.Path | None) -> Slots:
-    """The running slots of an earlier run with as many slots, else idle ones."""
+def _running(slots: Slots, idle: np.ndarray, waiting: Slots) -> Slots:
+    """What a checkpoint keeps: the cases in slots and those that wait for one, `[cases, ...]`."""
+    return jax.tree.map(lambda slot, kept: np.concatenate([np.asarray(slot)[~idle], kept]), slots, waiting)
+
+
+def _restore_running(work: _Work, programs: Programs, shelf: pathlib.Path | None) -> Slots:
+    """The cases that an earlier run was at, whatever its chunk and devices, `[cases, ...]`."""
+    nobody = jax.tree.map(lambda slot: slot.reshape(-1, *slot.shape[2:])[:0], programs.example)
     if shelf is None:
-        return programs.example
-    found = checkpoint.load_newest(shelf, programs.example, identity=work.identity)
-    if found is None:
-        return programs.example
-    slots = found[1]
-    return slots._replace(idle=slots.idle | work.finished[slots.rows])
+        return nobody
+    found = checkpoint.load_newest(shelf, nobody, identity=work.identity, any_length=True)
+    running = nobody if found is None else found[1]
+    return jax.tree.map(lambda a: a[~work.finished[running.rows]], running)
+
+
+def _seat(slots: Slots, idle: np.ndarray, waiting: Slots, devices: Any) -> tuple[Slots, Slots]:
+    """Give idle slots the cases that wait, as many as there are; `idle` is changed in place."""
+    free = tuple(np.argwhere(idle)[: len(waiting.rows)].T)
+    seated, on_host = len(free[0]), jax.tree.map(np.array, slots)
+    jax.tree.map(lambda slot, kept: slot.__setitem__(free, kept[:seated]), on_host, waiting)
+    idle[free] = False
+    return place(on_host, devices), jax.tree.map(lambda kept: kept[seated:], waiting)
 
 
 def run(

@@ -12,6 +12,7 @@ from jax.extend.core import ClosedJaxpr
 from jaxmia import checkpoint
 from jaxmia.compiling import hoisted, jit, refuse_64_bit, traced
 from jaxmia.core import Info, Process
+from jaxmia.holding import alone
 from jaxmia.identity import check_stable, identify
 from jaxmia.journal import Journal
 from jaxmia.parallel import Spread, agree, uncommitted
@@ -79,6 +80,7 @@ def prepare(process: Process, key: Any, batch: Any, spread: Spread, ledger: Ledg
     return Training(init, advance, held, constants, layout, before, shapes, (initial, program))
 
 
+@alone
 def fit(
     process: Process,
     key: Any,
@@ -107,8 +109,8 @@ def fit(
 
     Raises:
       FloatingPointError: when the loss goes non-finite, naming the step.
-      ValueError: for fewer than one step, a bad plan, minibatches that the devices do not divide, or a folder of
-        another run, or in JAX's 64-bit mode.
+      ValueError: for fewer than one step, a bad plan, minibatches that the devices do not divide, a folder of another
+        run or in which another process works, or in JAX's 64-bit mode.
     """
     refuse_64_bit()
     steps = process.steps if steps is None else steps

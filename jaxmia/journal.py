@@ -57,13 +57,14 @@ class Journal:
         except OSError as error:
             raise OSError(error.errno, f"{path}: cannot be written ({error.strerror})") from error
 
-    def turn(self) -> None:
+    def turn(self, *, forget: bool = True) -> None:
         """After `init` of training, at the start of `solve`, and after every checkpoint: begin another part.
 
-        What was answered before the older of the two checkpoints that are kept is forgotten.
+        What was answered before the older of the two checkpoints that are kept is forgotten, if it may.
         """
         newest, before = [*checkpoint.saved_steps(self._folder), 0, 0][:2]
-        self._forget(before + 1)
+        if forget:
+            self._forget(before + 1)
         self._part = newest + 1
 
     def clear(self) -> None:

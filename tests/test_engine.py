@@ -12,6 +12,7 @@ import pytest
 from jaxmia import Plan, Process, engine, fit, info, models, parallel, slots, solve
 from jaxmia.core import WORST
 from jaxmia.data import minibatches
+from jaxmia.holding import held
 from jaxmia.models.convolution import Conv, ConvTranspose
 from jaxmia.recipes import swept
 from jaxmia.train import supervised
@@ -277,3 +278,16 @@ def test_cases_of_another_shape_are_named():
     with pytest.raises(TypeError) as caught:
         solve(attack, KEY, np.zeros((4, 2), np.int32), plan=ONE)
     assert "one case is int32[2]; see the attack's docstring" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("work", ["solve", "fit"])
+def test_a_folder_that_another_process_works_in_is_refused(work, tmp_path):
+    def begin():
+        if work == "solve":
+            return solve(walk(), KEY, CASES[:4], plan=ONE, folder=tmp_path)
+        process = Process(lambda key, x: jnp.zeros(()), lambda key, s, x: (s, info(s)), lambda s: s, 2)
+        return fit(process, KEY, lambda step: np.zeros((4, 1), np.float32), plan=ONE, folder=tmp_path)
+
+    with held(tmp_path, "somebody's run"), pytest.raises(ValueError, match=r"in use by process \d+ on .*somebody's run"):
+        begin()
+    assert begin() is not None and not (tmp_path / "lock").exists()

@@ -73,7 +73,7 @@ class Endpoint:
 
 
 def labels_of(endpoint):
-    return from_callable(endpoint.labels, classes=CLASSES, granted=Access.LABELS)
+    return from_callable(endpoint.labels, classes=CLASSES, granted=Access.LABELS, identity="endpoint")
 
 
 @pytest.mark.parametrize("settings", [{"budget": 45}, {"patience": 5}], ids=str)
@@ -227,6 +227,33 @@ def test_an_error_comes_out_as_it_was_and_what_was_answered_is_kept(call, tmp_pa
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
     assert endpoint.asked == alone.asked == found.info.queries.sum() + found.training_queries
     assert search(endpoint, tmp_path).status.tolist() == found.status.tolist() and endpoint.asked == alone.asked
+
+
+def test_a_run_that_goes_on_with_another_chunk_or_devices_asks_nothing_twice(tmp_path):
+    def found(endpoint, folder=None, **plan):
+        oracle = labels_of(endpoint).view(Access.LABELS)
+
+        def step(key, x, case):  # exact however many go together, unlike a product of matrices
+            label = oracle.answer(key, x)
+            return (x + jnp.where(label == case, 1, 2)) * 0.5, info(jnp.asarray(label, jnp.float32), queries=1)
+
+        process = Process(lambda key, case: jax.random.uniform(key, SHAPE), step, lambda x: x, 21)
+        plan = QUIET._replace(**{"block": 2, "save_seconds": 0.0, **plan})
+        return solve(process, KEY, np.arange(CLASSES), plan=plan, folder=folder)
+
+    wanted = found(Endpoint(), chunk=4)
+    endpoint = Endpoint()
+    # All four ran a bit; then one at a time; then those that are left beside each other.
+    for chunk, fails in ((4, 4), (1, 24), (3, 7)):
+        endpoint.calls, endpoint.fails, endpoint.error = 0, fails, OutOfQuota("429")
+        with pytest.raises(OutOfQuota):
+            found(endpoint, tmp_path, chunk=chunk)
+    endpoint.fails = None
+    jax.tree.map(
+        np.testing.assert_array_equal, found(endpoint, tmp_path, chunk=1, devices=tuple(jax.devices()[:2])), wanted
+    )
+    assert endpoint.asked == 21 * CLASSES, "the last call of every failure is asked again, and nothing else"
+    assert not list(tmp_path.glob("answers-*"))
 
 
 def search(endpoint, folder, **plan):

@@ -1,43 +1,32 @@
 """Files of a run folder; the layout is that of `jaxmia.report`. A cell without done.json is unfinished.
 
 Beside them, `identity.json` holds what the results depend on (sections, data, versions), `config.sha256` the digest of
-config.yaml, and `lock`, while a command works in the folder, who does. Where several processes audit together, all find
-the same, and the first one writes.
+config.yaml, and `lock` who works in it (jaxmia.holding). Where several processes audit together, all find the same, and
+the first one writes.
 """
 
-import contextlib
 import functools
 import io
 import json
 import os
 import pathlib
 import platform
-import socket
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-import psutil
 
 from jaxmia import config as configuration
 from jaxmia.audit import roles
 from jaxmia.checkpoint import private_folder, write_atomically
 from jaxmia.identity import versions
 from jaxmia.metrics.estimate import Estimate
-from jaxmia.parallel import agree
 from jaxmia.report.objects import read_object
-
-try:
-    import fcntl
-except ImportError:  # Windows, where a lock tells by its process alone
-    fcntl = None
 
 __all__ = [
     "amend_environment",
     "environment",
     "finish_cell",
-    "held",
     "holds",
     "is_done",
     "open_run",
@@ -77,73 +66,6 @@ def write_npz(path: pathlib.Path, **arrays: np.ndarray) -> None:
 def _write(path: pathlib.Path, content: bytes) -> None:
     if jax.process_index() == 0:
         write_atomically(path, content)
-
-
-@contextlib.contextmanager
-def held(folder: str | os.PathLike, command: str) -> Iterator[pathlib.Path]:
-    """The run folder (created 0700), kept from other commands meanwhile; several processes of one run hold it together.
-
-    Raises:
-      ValueError: another command works in it, naming process and host.
-    """
-    run, lock, refusal = private_folder(folder), None, ""
-    if jax.process_index() == 0:
-        try:
-            lock = _lock(run, command)
-        except ValueError as error:
-            refusal = str(error)
-    if not agree(not refusal):
-        raise ValueError(refusal or f"run folder {run}: is in use, as the first process found")
-    try:
-        yield run
-    finally:
-        if lock is not None:
-            (run / "lock").unlink(missing_ok=True)
-            os.close(lock)
-
-
-def _lock(run: pathlib.Path, command: str) -> int:
-    """The descriptor of the folder's lock, which the system gives back when the process ends, however it does."""
-    path, host = run / "lock", socket.gethostname()
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        taken = _taken(lock)
-        if not taken and (not path.exists() or path.stat().st_ino != os.fstat(lock).st_ino):
-            os.close(lock)  # the holder before had just removed it
-            continue
-        holder = _holder(path)
-        words = "process {pid} on {host} ({command})".format(**holder)
-        if not taken and holder["host"] in ("", host):
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, json.dumps({"pid": os.getpid(), "host": host, "command": command}).encode(), 0)
-            return lock
-        os.close(lock)
-        remedy = "wait until it ends" if taken else f"if it does not run any more, delete {path}"
-        raise ValueError(f"run folder {run}: is in use by {words}; {remedy}, or name another folder with --out")
-
-
-def _taken(lock: int) -> bool:
-    """Whether a process of this host holds the lock, or of another one where the file system tells."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return False
-        except BlockingIOError:
-            return True
-        except OSError:  # a file system without locks
-            pass
-    holder = _holder(lock)
-    return holder["host"] == socket.gethostname() and psutil.pid_exists(holder["pid"])
-
-
-def _holder(file: pathlib.Path | int) -> dict[str, Any]:
-    """What a lock says of who holds it; it says nothing for a moment, and after a crash of the machine."""
-    nobody = {"pid": 0, "host": "", "command": "unknown"}
-    try:
-        content = os.pread(file, 65536, 0) if isinstance(file, int) else file.read_bytes()
-        return {**nobody, **json.loads(content)}
-    except (OSError, ValueError, TypeError):
-        return nobody
 
 
 def open_run(folder: str | os.PathLike, config: dict[str, Any], command: str, contents: dict[str, str]) -> pathlib.Path:

@@ -25,6 +25,7 @@ from jaxmia.audit import folder as files
 from jaxmia.audit.halving import Halving
 from jaxmia.audit.run import audit, train
 from jaxmia.checkpoint import write_atomically
+from jaxmia.holding import held
 from jaxmia.report.objects import read_object
 
 __all__ = ["Executor", "Task", "sweep", "train_for", "work_off"]
@@ -82,7 +83,7 @@ def sweep(
                     _refuse_other_data(where, cell, assembly.check(cell).contents)
                 except ValueError as error:
                     raise ValueError(f"cell {_words(row)}: {error}") from error
-    with files.held(where, command):
+    with held(where, command):
         return _run_all(rungs, runs, swept, halving, where, command, executor or _here)
 
 

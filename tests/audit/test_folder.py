@@ -18,6 +18,7 @@ from jaxmia import cli, config, identity
 from jaxmia.audit import cells, folder, schema
 from jaxmia.audit.assembly import check
 from jaxmia.engine import fit
+from jaxmia.holding import held
 from jaxmia.modalities.image import data as scenes
 from tests.tiny import write_config
 
@@ -242,8 +243,8 @@ def test_a_sweep_trains_once_for_all_adversaries_plans_and_evaluators(audited, m
 def hold(run, command="jaxmia attack other.yaml"):
     """A process that holds a run folder until it is killed."""
     code = (
-        "import sys, time; from jaxmia.audit import folder\n"
-        f"with folder.held({str(run)!r}, {command!r}):\n    print('held', flush=True); time.sleep(600)"
+        "import sys, time; from jaxmia.holding import held\n"
+        f"with held({str(run)!r}, {command!r}):\n    print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=pathlib.Path(__file__).parents[2]
@@ -285,9 +286,9 @@ def test_the_lock_of_another_host_is_respected_and_its_removal_told(audited, cap
 @pytest.mark.parametrize("content", ["", "{", "[]", "null"])
 def test_a_lock_that_says_nothing_is_nobodys(content, tmp_path):
     (tmp_path / "lock").write_text(content)
-    with folder.held(tmp_path, "mine"):
+    with held(tmp_path, "mine"):
         assert json.loads((tmp_path / "lock").read_text())["command"] == "mine"
-        with pytest.raises(ValueError, match="is in use by process"), folder.held(tmp_path, "another"):
+        with pytest.raises(ValueError, match="is in use by process"), held(tmp_path, "another"):
             pytest.fail("held twice")
     assert not (tmp_path / "lock").exists()
 
@@ -295,9 +296,9 @@ def test_a_lock_that_says_nothing_is_nobodys(content, tmp_path):
 @pytest.mark.nightly
 def test_of_many_that_want_a_folder_at_once_one_has_it(tmp_path):
     code = (
-        "import sys, time; from jaxmia.audit import folder\n"
+        "import sys, time; from jaxmia.holding import held\n"
         "sys.stdin.readline()\n"
-        f"try:\n    with folder.held({str(tmp_path)!r}, 'x'):\n        print('held', flush=True); sys.stdin.readline()\n"
+        f"try:\n    with held({str(tmp_path)!r}, 'x'):\n        print('held', flush=True); sys.stdin.readline()\n"
         "except ValueError as error:\n    print(error, flush=True)"
     )
     many = [
