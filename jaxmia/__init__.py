@@ -8,6 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jaxmia import attacks, data, defenses, metrics, models, priors, recipes, report, train
+    from jaxmia.adapters.function import from_function
+    from jaxmia.adapters.host import from_callable
+    from jaxmia.adapters.linen import from_linen
+    from jaxmia.adapters.nnx import from_nnx
     from jaxmia.composing import compose
     from jaxmia.core import Attack, Card, Defense, Info, Prior, Process, Scenario, info
     from jaxmia.engine import Plan, Result, Status, fit, run, solve
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
         ThreatModelError,
         Weights,
     )
-    from jaxmia.target import Target, from_callable, from_function, from_linen, from_nnx
+    from jaxmia.target import Target
 
 __version__ = "0.1.0"
 
@@ -47,10 +51,10 @@ _PUBLIC = {
     "data": ("", "data sets, folders of pictures, splits, minibatches"),
     "defenses": ("", "defenses by name, as `attacks`"),
     "fit": ("engine", "trains one process over minibatches"),
-    "from_callable": ("target", "a target from a Python function (PyTorch, scikit-learn, HTTP)"),
-    "from_function": ("target", "a target from `(params, batch) -> logits`"),
-    "from_linen": ("target", "a target from a Flax Linen module"),
-    "from_nnx": ("target", "a target from a Flax NNX module"),
+    "from_callable": ("adapters.host", "a target from a Python function (PyTorch, scikit-learn, HTTP)"),
+    "from_function": ("adapters.function", "a target from `(params, batch) -> logits`"),
+    "from_linen": ("adapters.linen", "a target from a Flax Linen module"),
+    "from_nnx": ("adapters.nnx", "a target from a Flax NNX module"),
     "info": ("core", "makes an `Info`"),
     "metrics": ("", "figures per case, and their intervals"),
     "models": ("", "Flax modules"),

@@ -1,18 +1,17 @@
-"""The model under audit: it hands out oracles, and no attack is handed it. From Linen, NNX, a function, or the host."""
+"""The model under audit: it hands out oracles, and no attack is handed it. `jaxmia.adapters` make one of a model."""
 
 import copy
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict, Unpack
+from collections.abc import Callable
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxmia import linen
-from jaxmia.answers import as_outputs, check_declaration, check_labels, check_values, checked, first_row
+from jaxmia.answers import check_declaration, check_values, checked
 from jaxmia.compiling import jit
 from jaxmia.core import Defense
 from jaxmia.noise import noise_key
@@ -26,19 +25,12 @@ from jaxmia.oracle import (
     Weights,
     opaque,
     shown_feature,
-    sown_features,
 )
-from jaxmia.queries import metered
 
 __all__ = [
-    "FirstLayers",
     "Options",
     "Target",
     "digest",
-    "from_callable",
-    "from_function",
-    "from_linen",
-    "from_nnx",
     "saliency",
 ]
 
@@ -276,256 +268,3 @@ def digest(tree: Any) -> str:
         sha.update(f"{jax.tree_util.keystr(path)}{array.shape}{array.dtype}".encode())
         sha.update(np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
-
-
-def from_function(
-    apply: Callable[[Any, Any], Any],
-    params: Any,
-    *,
-    classes: int,
-    preprocess: Sequence[Any] | None = None,
-    **options: Unpack[Options],
-) -> Target:
-    """A target from any function of parameters and a batch of candidates.
-
-    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1]; what the model wants otherwise
-    (normalization, channels first) belongs into `preprocess` or into the function.
-
-    Args:
-      apply: `(params, batch [n, ...]) -> logits [n, classes]`, before any softmax. Also legal is `Outputs`, a dict with
-        "logits" or a tuple with them, of which the rest are features by name.
-      params: pytree of arrays.
-      classes: columns of the logits, 2 or more; labels count from 0.
-      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: the model reads (x - mean) / deviation.
-      options: of `Target`: `granted` (default WEIGHTS), `defense`, `serve`, `answers` ("logits", "probabilities" or
-        "anything"), `secret`, `noise`, `grid`, `example` (candidates `[n, ...]` to check the answers on).
-
-    Raises:
-      ValueError: for options that `Target` refuses; when traced, for answers that do not fit `classes`.
-    """
-    standardize = _standardize(preprocess)
-
-    def one(params: Any, x: Any) -> Outputs:
-        batch = jax.tree.map(lambda leaf: leaf[None], x)
-        out = first_row(as_outputs(apply(params, standardize(batch)), classes))
-        if jnp.issubdtype(out.logits.dtype, jnp.floating):  # a model in bfloat16 answers in float32 like any other
-            out = out._replace(logits=out.logits.astype(jnp.promote_types(out.logits.dtype, jnp.float32)))
-        return out
-
-    return Target(one, params, classes=classes, **options)
-
-
-def _standardize(preprocess: Sequence[Any] | None) -> Callable[[Any], Any]:
-    """(x - mean) / deviation of a batch, in the precision of the batch."""
-    if preprocess is None:
-        return lambda batch: batch
-    try:
-        mean, deviation = (np.asarray(value, np.float32) for value in preprocess)
-        legal = np.all(np.isfinite(mean)) and np.all(np.isfinite(deviation)) and np.all(deviation > 0)
-    except (TypeError, ValueError):
-        legal = False
-    if not legal:
-        raise ValueError(f"preprocess: {preprocess}; legal is (mean, deviation), finite, with deviation above 0")
-
-    def standardize(batch: Any) -> Any:
-        if not hasattr(batch, "dtype"):
-            raise ValueError(
-                f"preprocess: candidates are a {type(batch).__name__}; legal is one array, such as an image"
-            )
-        if not np.issubdtype(batch.dtype, np.floating) and batch.dtype != jnp.bfloat16:
-            raise ValueError(f"preprocess: candidates are {batch.dtype}; legal is floats in [0, 1]")
-        return (batch - mean.astype(batch.dtype)) / deviation.astype(batch.dtype)
-
-    return standardize
-
-
-def from_linen(
-    module: Any,
-    variables: Any,
-    *,
-    classes: int,
-    call: Mapping[str, Any] = {},
-    preprocess: Sequence[Any] | None = None,
-    **options: Unpack[Options],
-) -> Target:
-    """A target from a Linen module in inference mode; named features are what it sows into "features".
-
-    What every BatchNorm reads is a feature as well, "batch_norm/<i>/<path>": i, four digits, counts their calls in order,
-    and path is where its statistics lie in "batch_stats". Inside `nn.scan` and `nn.vmap` there are no features.
-
-    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1].
-
-    Args:
-      module: an instance whose call takes a batch `[n, ...]` and returns logits `[n, classes]`, before any softmax, or
-        what `from_function` takes.
-      variables: what `module.init` returns: "params" and, where the module has them, "batch_stats"; or a TrainState.
-      classes: columns of the logits, 2 or more; labels count from 0.
-      call: keyword arguments of the call that stand for inference, such as `{"train": False}`.
-      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: the module reads (x - mean) / deviation.
-      options: of `Target`: `granted` (default WEIGHTS), `defense`, `serve`, `answers` ("logits", "probabilities" or
-        "anything"), `secret`, `noise`, `grid`, `example` (candidates `[n, ...]` to check the answers on).
-
-    Raises:
-      ValueError: for a class in place of an instance, arguments of the call that are missing; when traced, for variables
-        that are missing, a module in training mode, or answers that do not fit `classes`.
-    """
-    variables, ask = linen.collections(module, variables), linen.inference(module, call)
-
-    def apply(variables: Any, batch: Any) -> Outputs:
-        answer, features = ask(variables, batch)
-        outputs = as_outputs(answer, classes)
-        return Outputs(outputs.logits, {**outputs.features, **features})
-
-    return from_function(apply, variables, classes=classes, preprocess=preprocess, **options)
-
-
-class FirstLayers(NamedTuple):
-    """A Linen module up to a hidden feature, used like a Linen module that answers this feature.
-
-    Its variables are those of the whole module: what comes after the feature has no part in anything.
-
-    Attributes:
-      module: the whole, `(x [n, ...], train) -> logits`.
-      feature: the name under which the layer is exposed.
-    """
-
-    module: Any
-    feature: str
-
-    def init(self, key: Any, x: Any, train: bool = False) -> Any:
-        """Variables of the whole module."""
-        return self.module.init(key, x, train=train)
-
-    def apply(self, variables: Any, x: Any, train: bool = False, mutable: Any = ()) -> Any:
-        """The feature of a batch, and where collections are mutable, these as well."""
-        _, changed = self.module.apply(variables, x, train=train, mutable=[*mutable, "features"])
-        feature = sown_features(changed)[self.feature]
-        return (feature, {name: changed[name] for name in mutable if name in changed}) if mutable else feature
-
-
-def from_nnx(
-    model: Any,
-    *,
-    classes: int,
-    call: Mapping[str, Any] = {},
-    preprocess: Sequence[Any] | None = None,
-    **options: Unpack[Options],
-) -> Target:
-    """A target from a copy of an NNX module in eval mode; the module itself stays as it is.
-
-    Param and BatchStat variables are the parameters. Other state (counters, random streams) is put back before every
-    call, so that an answer depends on the candidate alone.
-
-    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1].
-
-    Args:
-      model: an instance whose call takes a batch `[n, ...]` and returns logits `[n, classes]`, before any softmax, or what
-        `from_function` takes.
-      classes: columns of the logits, 2 or more; labels count from 0.
-      call: keyword arguments of the call that stand for inference, such as `{"train": False}`.
-      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: the model reads (x - mean) / deviation.
-      options: of `Target`: `granted` (default WEIGHTS), `defense`, `serve`, `answers` ("logits", "probabilities" or
-        "anything"), `secret`, `noise`, `grid`, `example` (candidates `[n, ...]` to check the answers on).
-
-    Raises:
-      ValueError: for what is no NNX module, arguments of the call that are missing; when traced, for BatchNorm in training
-        mode, or answers that do not fit `classes`.
-    """
-    from flax import nnx
-
-    if not isinstance(model, nnx.Module):
-        name = model.__name__ if isinstance(model, type) else type(model).__name__
-        legal = f"an instance, {name}(...)" if isinstance(model, type) else "an instance of flax.nnx.Module"
-        raise ValueError(f"model: {name} is no NNX module; legal is {legal}")
-    linen.missing_arguments(model.__call__, call)  # type: ignore[operator]
-    model = nnx.clone(model)
-    model.eval()
-    graph, params, rest = nnx.split(model, (nnx.Param, nnx.BatchStat), ...)
-
-    def apply(params: Any, batch: Any) -> Any:
-        copied = nnx.merge(graph, params, rest, copy=True)
-        before = jax.tree.leaves(nnx.state(copied, nnx.BatchStat))
-        answer = copied(batch, **call)
-        after = jax.tree.leaves(nnx.state(copied, nnx.BatchStat))
-        if any(new is not old for new, old in zip(after, before, strict=True)):
-            raise ValueError(
-                f"call: {type(copied).__name__} changes its BatchNorm statistics, as in training; give the keyword "
-                "arguments of inference, such as call={'train': False}"
-            )
-        return answer
-
-    return from_function(apply, params, classes=classes, preprocess=preprocess, **options)
-
-
-def from_callable(
-    predict: Callable[[np.ndarray], np.ndarray],
-    *,
-    classes: int,
-    granted: Access = Access.SCORES,
-    defense: Defense | None = None,
-    answers: str = "probabilities",
-    preprocess: Sequence[Any] | None = None,
-    identity: str | None = None,
-    example: Any = None,
-    secret: int = 0,
-    noise: str = "memoized",
-    grid: int | None = 255,
-) -> Target:
-    """A target from a plain Python function on the host (a PyTorch or scikit-learn model, an HTTP endpoint).
-
-    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1]. The first answer is checked: its shape,
-    and that it is what `answers` says.
-
-    `solve`, `fit` and `run` ask it exactly the queries that they count, whatever the plan: nothing for idle slots, cases
-    that are over, or padding. With a folder, what it answered before kill -9 or an error is not asked again. What it
-    raises comes out of them as it is. Where a plan has several devices, each calls it from a thread of its own.
-
-    Args:
-      predict: `[n, ...] float32 -> [n, classes]` scores, or `[n]` integer labels from 0 when `granted` is LABELS. The
-        array is its own to change.
-      classes: number of classes, 2 or more.
-      granted: LABELS or SCORES; a host callable has no gradients to give.
-      defense: its `answer` acts on scores and labels.
-      answers: what the scores are: "probabilities"; "logits", of which the softmax is served; or "anything", served as it
-        is, unchecked: truncated scores, embeddings of that many numbers.
-      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: predict reads (x - mean) / deviation.
-      identity: text that names the model and its version, as a file's checksum does. Results of a run in a folder are
-        found again under the same text alone; a run in a folder refuses a host callable without one.
-      example: candidates `[n, ...]`, such as held-out images, to ask about now.
-      secret: what the defense's noise is drawn from, 0 to 2^32 - 1.
-      noise: "memoized" or, to measure averaging, "fresh".
-      grid: how finely queries are told apart where there is noise; None by every bit.
-
-    Raises:
-      ThreatModelError: for a grant of weights.
-      ValueError: for options that `Target` refuses, or an example whose answers do not fit. When asked later, wrong
-        answers end the run, with the same sentence in JAX's own error.
-    """
-    if Access(granted) > Access.SCORES:
-        raise ThreatModelError("granted: a host callable has no weights to show; grant LABELS or SCORES")
-    check_declaration(classes, answers)
-    standardize, unseen = _standardize(preprocess), [True]
-
-    def ask(x: np.ndarray) -> np.ndarray:
-        """Scores of a batch, as they are served."""
-        answer = np.asarray(predict(standardize(x)))
-        if answer.ndim == 1 and granted == Access.LABELS and len(answer) == len(x):
-            return check_labels(answer, classes)
-        if answer.shape != (len(x), classes):
-            raise ValueError(f"predict: answered shape {answer.shape}, legal is [n, {classes}]")
-        answer = answer.astype(np.float32)
-        if answers != "anything" and unseen:
-            check_values(answer, answers)
-            unseen.clear()
-        if answers == "logits":  # in numpy: a callback that waits for JAX may wait forever
-            exponential = np.exp(answer - answer.max(1, keepdims=True))
-            return exponential / exponential.sum(1, keepdims=True)
-        return answer
-
-    ask.identity = identity  # type: ignore[attr-defined]  # by which `jaxmia.identity` knows the program
-    if example is not None:
-        ask(np.asarray(example))
-    return Target(
-        None, None, classes=classes, granted=granted, defense=defense, scores=metered(ask, (classes,)),
-        identity=identity, secret=secret, noise=noise, grid=grid,
-    )  # fmt: skip

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from jaxmia import checkpoint, cli, config, from_function, models
+from jaxmia.adapters.linen import from_linen
 from jaxmia.audit import assembly, folder, modalities, schema
 from jaxmia.audit.assembly import check
 from jaxmia.audit.modality import Fitted, Panel
@@ -32,7 +33,6 @@ from jaxmia.engine import Plan, fit, run, solve
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.modalities.image.judging import Judge
 from jaxmia.oracle import Access, ThreatModelError
-from jaxmia.target import from_linen
 from tests.tiny import write_config, write_people
 
 KEY = jax.random.key(0)

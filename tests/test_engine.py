@@ -288,6 +288,9 @@ def test_a_folder_that_another_process_works_in_is_refused(work, tmp_path):
         process = Process(lambda key, x: jnp.zeros(()), lambda key, s, x: (s, info(s)), lambda s: s, 2)
         return fit(process, KEY, lambda step: np.zeros((4, 1), np.float32), plan=ONE, folder=tmp_path)
 
-    with held(tmp_path, "somebody's run"), pytest.raises(ValueError, match=r"in use by process \d+ on .*somebody's run"):
+    with (
+        held(tmp_path, "somebody's run"),
+        pytest.raises(ValueError, match=r"in use by process \d+ on .*somebody's run"),
+    ):
         begin()
     assert begin() is not None and not (tmp_path / "lock").exists()

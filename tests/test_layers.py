@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parent.parent / "jaxmia"
 MAY = {
-    "__init__": "composing core oracle target engine attacks data defenses metrics models priors recipes report train",
+    "__init__": "adapters attacks composing core data defenses engine metrics models oracle priors recipes report "
+    "target train",
     "packages": "",
     "terminal": "",
     "core": "",
@@ -20,8 +21,9 @@ MAY = {
     "objectives": "core",
     "composing": "core",
 }
-MAY |= {"noise": "", "answers": "compiling oracle", "linen": "oracle", "oracle": "core queries"}
-MAY |= {"target": "answers compiling core linen noise oracle queries"}
+MAY |= {"noise": "", "answers": "compiling oracle", "oracle": "core queries"}
+MAY |= {"target": "answers compiling core noise oracle queries"}
+MAY |= {"adapters": "adapters answers core oracle queries target"}
 MAY |= {"priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
 MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core compiling oracle objectives priors"}
 MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery packages oracle objectives priors recipes models")
@@ -32,7 +34,7 @@ MAY |= dict.fromkeys(ANY)
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 WRONG = """core: import jaxmia.oracle; models: import jaxmia; priors: from . import pixels; slots: from jaxmia import data
 attacks: from jaxmia.target import Target; attacks: from jaxmia import target; attacks: import jaxmia.attacks.image.gmi
-report: import jax.numpy; audit: from orbax.checkpoint import v1; recipes: from jaxmia.target import from_linen
+report: import jax.numpy; audit: from orbax.checkpoint import v1; recipes: from jaxmia.adapters.linen import from_linen
 audit: from jaxmia.modalities.image import MODALITY; audit: from jaxmia import modalities; report: import jaxmia.audit"""
 
 

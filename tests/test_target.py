@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmia import Access, attacks, from_linen, models, solve
+from jaxmia.adapters.linen import FirstLayers
 from jaxmia.plan import Plan
-from jaxmia.target import FirstLayers
 
 KEY = jax.random.key(0)
 

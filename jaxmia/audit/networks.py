@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxmia import defenses
+from jaxmia.adapters.linen import from_linen
 from jaxmia.audit.modality import Training
 from jaxmia.audit.roles import keywords, named
 from jaxmia.compiling import jit
@@ -17,7 +18,6 @@ from jaxmia.core import Defense
 from jaxmia.data import minibatches
 from jaxmia.identity import digest
 from jaxmia.oracle import Access, Outputs
-from jaxmia.target import from_linen
 from jaxmia.train import mean_cross_entropy, supervised
 
 __all__ = ["Minibatches", "Network", "train"]

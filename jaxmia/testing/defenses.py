@@ -12,13 +12,14 @@ import numpy as np
 import optax
 
 from jaxmia import train
+from jaxmia.adapters.linen import from_linen
 from jaxmia.core import Attack, Card, Defense, Scenario
 from jaxmia.discovery import Method
 from jaxmia.engine import Status, fit, run
 from jaxmia.models.features import expose
 from jaxmia.oracle import Access, Scores
 from jaxmia.recipes import score
-from jaxmia.target import Target, from_linen
+from jaxmia.target import Target
 from jaxmia.testing.benches import image
 from jaxmia.testing.trial import KEY, ONE
 

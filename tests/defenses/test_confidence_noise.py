@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from jaxmia.adapters.function import from_function
 from jaxmia.core import Defense
 from jaxmia.defenses.confidence_noise import confidence_noise
 from jaxmia.oracle import Access
 from jaxmia.recipes.exchanged import exchanged
-from jaxmia.target import from_function
 
 KEY = jax.random.key(0)
 KINDS = ("student_t", "laplace", "gaussian")

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmia.adapters.function import from_function
 from jaxmia.core import Defense
 from jaxmia.defenses.feature_dropout import feature_dropout
 from jaxmia.oracle import Access, Outputs
-from jaxmia.target import from_function
 
 KEY = jax.random.key(0)
 Z = 1 + jax.random.uniform(KEY, (20_000, 3))

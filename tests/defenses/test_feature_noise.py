@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmia.adapters.function import from_function
 from jaxmia.composing import compose
 from jaxmia.core import Defense
 from jaxmia.defenses.feature_dropout import feature_dropout
 from jaxmia.defenses.feature_noise import feature_noise
 from jaxmia.oracle import Access, Outputs
-from jaxmia.target import from_function
 
 KEY = jax.random.key(0)
 Z = jnp.linspace(-1, 1, 100_000)

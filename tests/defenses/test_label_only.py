@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmia.adapters.function import from_function
 from jaxmia.defenses.label_only import label_only
 from jaxmia.defenses.top_k import top_k
 from jaxmia.oracle import Access
-from jaxmia.target import from_function
 
 KEY = jax.random.key(0)
 POINTS = np.random.default_rng(0).dirichlet(np.full(6, 0.5), (40, 5)).astype(np.float32)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmia.adapters.function import from_function
 from jaxmia.core import Defense
 from jaxmia.defenses.rounding import rounding
 from jaxmia.oracle import Access
-from jaxmia.target import from_function
 
 CLASSES, DIMENSIONS = 4, 6
 WEIGHTS = np.linalg.qr(np.random.default_rng(0).normal(size=(DIMENSIONS, CLASSES)))[0].astype(np.float32)

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmia.adapters.function import from_function
 from jaxmia.composing import compose
 from jaxmia.defenses.rounding import rounding
 from jaxmia.defenses.top_k import top_k
 from jaxmia.oracle import Access
-from jaxmia.target import from_function
 
 KEY = jax.random.key(0)
 CLASSES = 7

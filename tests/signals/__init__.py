@@ -3,6 +3,7 @@
 import numpy as np
 import optax
 
+from jaxmia.adapters.linen import from_linen
 from jaxmia.audit import networks
 from jaxmia.audit.modality import Baseline, Fitted, Judged, Modality, Observed
 from jaxmia.core import Card
@@ -10,7 +11,6 @@ from jaxmia.identity import digest
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.models import SoftmaxRegression
 from jaxmia.oracle import Access
-from jaxmia.target import from_linen
 from jaxmia.train import predict
 
 PEOPLE, LENGTH = 12, 24

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from jaxmia.adapters.linen import from_linen
 from jaxmia.audit import networks
 from jaxmia.audit.modality import Fitted, Training
 from jaxmia.audit.networks import Network
@@ -17,7 +18,6 @@ from jaxmia.metrics.estimate import bootstrap
 from jaxmia.modalities.graph.data import Nodes
 from jaxmia.models.graph import GCN
 from jaxmia.oracle import Access, Outputs
-from jaxmia.target import from_linen
 
 __all__ = ["LAYER", "TARGETS", "OverNodes", "accuracy", "fit"]
 

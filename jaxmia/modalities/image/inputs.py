@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxmia import models
+from jaxmia.adapters.linen import FirstLayers
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.networks import Minibatches
 from jaxmia.audit.roles import keywords
@@ -20,7 +21,6 @@ from jaxmia.modalities.image.priors import PRIORS
 from jaxmia.modalities.image.zoo import TARGETS
 from jaxmia.priors import cut
 from jaxmia.sections import within
-from jaxmia.target import FirstLayers
 
 __all__ = ["INPUTS", "TARGET_INPUTS", "attacked", "decoder_width", "networks"]
 

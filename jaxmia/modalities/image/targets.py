@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from jaxmia import config as configuration
+from jaxmia.adapters.linen import from_linen
 from jaxmia.audit import networks
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.modality import Fitted, Panel, Training
@@ -22,7 +23,7 @@ from jaxmia.modalities.image.data import Scene
 from jaxmia.modalities.image.judging import classifier_judge, embedding_judge
 from jaxmia.oracle import Access, Outputs, sown_features
 from jaxmia.plan import Plan
-from jaxmia.target import digest, from_linen
+from jaxmia.target import digest
 
 __all__ = ["accuracy", "classifier", "evaluator", "evaluators", "fit"]
 

@@ -8,6 +8,8 @@ import numpy as np
 import optax
 
 from jaxmia import models
+from jaxmia.adapters.host import from_callable
+from jaxmia.adapters.linen import from_linen
 from jaxmia.audit import networks
 from jaxmia.audit.modality import Fitted, Training
 from jaxmia.audit.networks import Network
@@ -17,7 +19,6 @@ from jaxmia.metrics.estimate import bootstrap
 from jaxmia.modalities.tabular.data import Survey, one_hot
 from jaxmia.oracle import Access
 from jaxmia.packages import require
-from jaxmia.target import from_callable, from_linen
 
 __all__ = ["TARGETS", "accuracy", "answers", "encoding", "fit"]
 

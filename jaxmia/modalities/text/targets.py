@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxmia.adapters.linen import from_linen
 from jaxmia.audit import networks
 from jaxmia.audit.modality import Fitted, Training
 from jaxmia.audit.networks import Network
@@ -15,7 +16,6 @@ from jaxmia.metrics.estimate import bootstrap
 from jaxmia.modalities.text.data import Corpus
 from jaxmia.models.language import LSTMLanguageModel
 from jaxmia.oracle import Access
-from jaxmia.target import from_linen
 
 __all__ = ["TARGETS", "accuracy", "fit"]
 

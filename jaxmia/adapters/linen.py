@@ -1,17 +1,84 @@
-"""Linen modules as they are used for answering: in inference mode, with their hidden features named."""
+"""A target from a Linen module: in inference mode, with its hidden features named."""
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Unpack
 
-from jaxmia.oracle import sown_features
+from jaxmia.adapters.function import from_function
+from jaxmia.answers import as_outputs
+from jaxmia.oracle import Outputs, sown_features
+from jaxmia.target import Options, Target
 
-__all__ = ["collections", "inference", "missing_arguments"]
+__all__ = ["FirstLayers", "collections", "from_linen", "inference", "missing_arguments"]
 
 _INFERENCE: dict[str, bool] = {
     **dict.fromkeys(("train", "training", "is_training", "is_train"), False),
     **dict.fromkeys(("deterministic", "use_running_average", "eval", "inference"), True),
 }
+
+
+def from_linen(
+    module: Any,
+    variables: Any,
+    *,
+    classes: int,
+    call: Mapping[str, Any] = {},
+    preprocess: Sequence[Any] | None = None,
+    **options: Unpack[Options],
+) -> Target:
+    """A target from a Linen module in inference mode; named features are what it sows into "features".
+
+    What every BatchNorm reads is a feature as well, "batch_norm/<i>/<path>": i, four digits, counts their calls in order,
+    and path is where its statistics lie in "batch_stats". Inside `nn.scan` and `nn.vmap` there are no features.
+
+    Candidates of image attacks are float32 `[height, width, channels]` in [0, 1].
+
+    Args:
+      module: an instance whose call takes a batch `[n, ...]` and returns logits `[n, classes]`, before any softmax, or
+        what `from_function` takes.
+      variables: what `module.init` returns: "params" and, where the module has them, "batch_stats"; or a TrainState.
+      classes: columns of the logits, 2 or more; labels count from 0.
+      call: keyword arguments of the call that stand for inference, such as `{"train": False}`.
+      preprocess: (mean, standard deviation), numbers or arrays `[channels]`: the module reads (x - mean) / deviation.
+      options: of `Target`: `granted` (default WEIGHTS), `defense`, `serve`, `answers` ("logits", "probabilities" or
+        "anything"), `secret`, `noise`, `grid`, `example` (candidates `[n, ...]` to check the answers on).
+
+    Raises:
+      ValueError: for a class in place of an instance, arguments of the call that are missing; when traced, for variables
+        that are missing, a module in training mode, or answers that do not fit `classes`.
+    """
+    variables, ask = collections(module, variables), inference(module, call)
+
+    def apply(variables: Any, batch: Any) -> Outputs:
+        answer, features = ask(variables, batch)
+        outputs = as_outputs(answer, classes)
+        return Outputs(outputs.logits, {**outputs.features, **features})
+
+    return from_function(apply, variables, classes=classes, preprocess=preprocess, **options)
+
+
+class FirstLayers(NamedTuple):
+    """A Linen module up to a hidden feature, used like a Linen module that answers this feature.
+
+    Its variables are those of the whole module: what comes after the feature has no part in anything.
+
+    Attributes:
+      module: the whole, `(x [n, ...], train) -> logits`.
+      feature: the name under which the layer is exposed.
+    """
+
+    module: Any
+    feature: str
+
+    def init(self, key: Any, x: Any, train: bool = False) -> Any:
+        """Variables of the whole module."""
+        return self.module.init(key, x, train=train)
+
+    def apply(self, variables: Any, x: Any, train: bool = False, mutable: Any = ()) -> Any:
+        """The feature of a batch, and where collections are mutable, these as well."""
+        _, changed = self.module.apply(variables, x, train=train, mutable=[*mutable, "features"])
+        feature = sown_features(changed)[self.feature]
+        return (feature, {name: changed[name] for name in mutable if name in changed}) if mutable else feature
 
 
 def missing_arguments(function: Callable, call: Mapping[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Targets from what a model comes as: one file each."""
