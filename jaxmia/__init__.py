@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from jaxmia import attacks, data, defenses, metrics, models, priors, recipes, report, train
     from jaxmia.adapters.function import from_function
     from jaxmia.adapters.host import from_callable
+    from jaxmia.adapters.http import from_http
     from jaxmia.adapters.linen import from_linen
     from jaxmia.adapters.nnx import from_nnx
+    from jaxmia.adapters.onnx import from_onnx
+    from jaxmia.adapters.pytorch import from_torch
     from jaxmia.composing import compose
     from jaxmia.core import Attack, Card, Defense, Info, Prior, Process, Scenario, info
     from jaxmia.engine import Plan, Result, Status, fit, run, solve
@@ -53,8 +56,11 @@ _PUBLIC = {
     "fit": ("engine", "trains one process over minibatches"),
     "from_callable": ("adapters.host", "a target from a Python function (PyTorch, scikit-learn, HTTP)"),
     "from_function": ("adapters.function", "a target from `(params, batch) -> logits`"),
+    "from_http": ("adapters.http", "a target from an HTTP endpoint that answers JSON"),
     "from_linen": ("adapters.linen", "a target from a Flax Linen module"),
     "from_nnx": ("adapters.nnx", "a target from a Flax NNX module"),
+    "from_onnx": ("adapters.onnx", "a target from an ONNX file"),
+    "from_torch": ("adapters.pytorch", "a target from a PyTorch module, with weights and gradients"),
     "info": ("core", "makes an `Info`"),
     "metrics": ("", "figures per case, and their intervals"),
     "models": ("", "Flax modules"),

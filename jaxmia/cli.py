@@ -20,16 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb, and return the exit status.
 
     An error that a user can cause is one plain message and status 2; a fault of jaxmia is one sentence and status 1.
-    `--debug` raises either with its traceback.
+    `--debug` raises either with its traceback. Status 3 is that of --fail-above.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     options.command = shlex.join(["jaxmia", *arguments])
     usual, warnings.formatwarning = warnings.formatwarning, _worded
     try:
-        if options.verb in ("train", "attack", "sweep", "evaluate", "plan"):
+        if options.verb in ("train", "attack", "audit", "sweep", "evaluate", "plan"):
             _start(options)
-        _VERBS[options.verb](options)
+        status = _VERBS[options.verb](options) or 0
         sys.stdout.flush()
     except KeyboardInterrupt:
         print("jaxmia: stopped; the same command continues where it was", file=sys.stderr)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     finally:
         warnings.formatwarning = usual
-    return 0
+    return status
 
 
 def _worded(message: Warning | str, *_: Any, **__: Any) -> str:
@@ -105,9 +105,20 @@ def _parser() -> argparse.ArgumentParser:
             help=f"change the configuration, e.g. {example}",
         )  # fmt: skip
 
+    def reports(verb: argparse.ArgumentParser) -> None:
+        verb.add_argument(
+            "--no-pictures", dest="pictures", action="store_false", help="a page without private or recovered content"
+        )
+        verb.add_argument(
+            "--fail-above", type=_share, metavar="SHARE",
+            help="exit with status 3 if the lower end of the interval of how much an attack recovers from a real target, "
+            "its headline metric, lies above SHARE (0 to 1), and name it",
+        )  # fmt: skip
+
     for verb, text, out in (
         ("train", "train the targets and evaluators of a configuration", "runs/latest"),
         ("attack", "train what is missing, attack, judge, write the report", "runs/latest"),
+        ("audit", "attack your own model with a battery, and say what it shows", "runs/audit"),
         ("sweep", "the same for every cell of a configuration with a sweep, and one table of all", "runs/sweep"),
         ("show", "print a configuration with all its defaults, of a sweep every cell; or describe a method", ""),
     ):
@@ -115,11 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         named = ", or a name that `jaxmia list` knows, such as image/gmi" if verb == "show" else ""
         sub.add_argument("config", help="YAML file, see configs/" + named)
         takes_overrides(sub, "seed=1 attacks.0.steps=100")
-        if verb in ("train", "attack"):
+        if verb in ("train", "attack", "audit"):
             processes = sub.add_argument_group("several processes, on one machine or many, that share the run folder")
             processes.add_argument("--coordinator", help="host:port of process 0, or auto where JAX knows the cluster")
             processes.add_argument("--num-processes", type=int, help="how many there are")
             processes.add_argument("--process-id", type=int, help="which one this is, from 0")
+        if verb in ("attack", "audit"):
+            reports(sub)
         if verb == "sweep":
             sub.add_argument("--executor", choices=["local", "ray"], default="local", help="where cells run (local)")
             sub.add_argument("--address", help="of a running Ray cluster; without one Ray starts here")
@@ -144,10 +157,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("run")
     takes_overrides(evaluate, "evaluators.0.steps=1000; only evaluators may change")
+    reports(evaluate)
     report = verbs.add_parser(
         "report", help="make the page and the table of a run folder anew, or the page of a sweep", parents=[after]
     )
     report.add_argument("run")
+    reports(report)
+    export = verbs.add_parser("export", help="what a run recovered and measured, as PNG, text and CSV", parents=[after])
+    export.add_argument("run")
+    export.add_argument("--out", metavar="FOLDER", help="new or empty (export in the run folder)")
+    compare = verbs.add_parser("compare", help="two or more runs side by side, on a page and here", parents=[after])
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="run folder; differences are taken to the first")
+    compare.add_argument("--out", metavar="FILE", default="compare.html", help="the page (compare.html)")
     listed = verbs.add_parser("list", help="known methods", parents=[after])
     listed.add_argument("what", choices=KINDS)
     data = verbs.add_parser("data", help="data sets", parents=[after])
@@ -155,6 +176,12 @@ def _parser() -> argparse.ArgumentParser:
     data.add_parser("list", help="what can be fetched, and what is cached", parents=[after])
     data.add_parser("fetch", help="fetch one data set", parents=[after]).add_argument("name")
     return parser
+
+
+def _share(text: str) -> float:
+    if not 0 <= float(text) <= 1:
+        raise argparse.ArgumentTypeError(f"{text}; legal is 0 to 1")
+    return float(text)
 
 
 def _start(options: argparse.Namespace) -> None:
@@ -169,35 +196,37 @@ def _start(options: argparse.Namespace) -> None:
     compiling.keep_compiled(cache_folder() / "compiled")
 
 
-def _load(path: Any, overrides: Sequence[str]) -> dict[str, Any]:
+def _load(path: Any, overrides: Sequence[str], **how: Any) -> dict[str, Any]:
     """The checked configuration."""
     from jaxmia import config
     from jaxmia.audit import schema
 
-    return config.load(path, overrides, schema)
+    return config.load(path, overrides, schema, **how)
 
 
-def _attack(options: argparse.Namespace) -> None:
-    from jaxmia.audit import assembly, folder, run
+def _attack(options: argparse.Namespace) -> int | None:
+    from jaxmia.audit import assembly, battery, folder, run
     from jaxmia.holding import held
 
-    checked = _load(options.config, options.override)
+    filled = {"complete": battery.complete} if options.verb == "audit" else {}
+    checked = _load(options.config, options.override, **filled)
     if "sweep" in checked:
         raise ValueError(f"{options.config}: sweep: has several cells; use `jaxmia sweep`, or drop it")
     data = assembly.check(checked)  # before anything is written
+    if options.verb == "audit":
+        print(f"jaxmia: {battery.announced(checked, len(data.names))}", file=sys.stderr)
     with held(options.out, options.command) as where:
         folder.open_run(where, checked, options.command, data.contents)
         if options.verb == "train":
             run.train(checked, [where], None, data)
             print(f"trained: {where / 'training'}")
-            return
+            return None
         failed = run.audit([(checked, where)], None, data)
         if failed:
             raise FloatingPointError(failed[where])
         print(f"candidates and measurements: {where}")
         options.run = where
-        if not options.process_id:  # what a report reads the first process wrote
-            _report(options)
+        return None if options.process_id else _report(options)  # what a report reads the first process wrote
 
 
 def _sweep(options: argparse.Namespace) -> None:
@@ -220,22 +249,9 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    import pathlib
+    from jaxmia import describe
 
-    from jaxmia import config, describe
-    from jaxmia.audit import schema
-
-    name = options.config
-    if not pathlib.Path(name).is_file() and not pathlib.Path(name).suffix:
-        if not describe.is_known(name):
-            near = f"; did you mean {' or '.join(describe.nearest(name))}?" if describe.nearest(name) else ""
-            raise ValueError(f"{name}: neither a configuration file nor a name that `jaxmia list` knows{near}")
-        if options.override:
-            raise ValueError(f"--set: changes configurations, and {name} is a method; leave it out")
-        print(describe.described(name))
-        return
-    checked = _load(options.config, options.override)
-    print("---\n".join(config.dump(cell) for cell in config.expand(checked, schema(checked))), end="")
+    print(describe.shown(options.config, options.override), end="")
 
 
 def _plan(options: argparse.Namespace) -> None:
@@ -253,44 +269,44 @@ def _plan(options: argparse.Namespace) -> None:
     terminal.print_table(planning.COLUMNS, planning.table(rows, int(options.limit * 1e9)))
 
 
-def _evaluate(options: argparse.Namespace) -> None:
+def _evaluate(options: argparse.Namespace) -> int:
     import pathlib
 
-    from jaxmia import report
     from jaxmia.audit import folder
     from jaxmia.audit.run import evaluate
     from jaxmia.holding import held
 
     run = pathlib.Path(options.run).expanduser()
-    if not run.is_dir():
-        raise FileNotFoundError(f"{run}: no such run folder")
-    if report.is_sweep(run):
-        raise ValueError(
-            f"{run}: is a sweep, which is not evaluated as a whole; evaluate one of its run folders, or change the "
-            "evaluators in the configuration and sweep into another folder"
-        )
-    for override in options.override:
-        key = override.partition("=")[0].strip()
-        if key.split(".")[0] != "evaluators":
-            raise ValueError(f"{key}: cannot change for candidates that are there; legal is evaluators")
-    stored = _load(run / "config.yaml", [])
-    if not folder.holds(run, stored):
-        raise ValueError(f"{run / 'config.yaml'}: is not what the run was made with (see config.sha256); restore it")
-    checked = _load(run / "config.yaml", options.override)
+    checked = folder.reopened(run, options.override)
     with held(run, options.command):
         evaluate(checked, run)
         folder.amend_environment(run, evaluated=options.command)
-        _report(options)
+        return _report(options)
 
 
-def _report(options: argparse.Namespace) -> None:
-    import pathlib
-
+def _report(options: argparse.Namespace) -> int:
     from jaxmia import report
 
-    run = pathlib.Path(options.run).expanduser()
-    build = report.build_sweep if report.is_sweep(run) else report.build
-    print(f"report: {build(run)}")
+    print(f"report: {report.build_any(options.run, options.pictures)}")
+    told = report.above(options.run, options.fail_above) if options.fail_above is not None else ""
+    print(told, end="\n" if told else "")
+    return 3 if told else 0
+
+
+def _export(options: argparse.Namespace) -> None:
+    from jaxmia import report
+
+    print(f"exported: {report.export(options.run, options.out)}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from jaxmia import report, terminal
+
+    path, found = report.build_comparison(options.runs, options.out)
+    for warning in found.warnings:
+        print(f"jaxmia: {warning}", file=sys.stderr)
+    terminal.print_table(*report.listed(found))
+    print(f"report: {path}")
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -300,30 +316,26 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from jaxmia import terminal
-    from jaxmia.data import fetch, listing
+    from jaxmia import describe, terminal
+    from jaxmia.data import fetch
 
     if options.data_verb == "fetch":
         print(fetch(options.name))
-        return
-    terminal.print_table(
-        ("name", "modality", "MB", "cached", "content", "license"),
-        (
-            (row["name"], row["modality"], row["megabytes"], "yes" if row["cached"] else "no", row["content"],
-             row["license"])
-            for row in listing()
-        ),
-    )  # fmt: skip
+    else:
+        terminal.print_table(*describe.sets())
 
 
 _VERBS = {
     "train": _attack,
     "attack": _attack,
+    "audit": _attack,
     "sweep": _sweep,
     "show": _show,
     "plan": _plan,
     "evaluate": _evaluate,
     "report": _report,
+    "export": _export,
+    "compare": _compare,
     "list": _list,
     "data": _data,
 }

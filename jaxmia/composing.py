@@ -7,7 +7,7 @@ import jax
 
 from jaxmia.core import Defense, Guard, Process
 
-__all__ = ["compose"]
+__all__ = ["compose", "sets"]
 
 _AT_MOST_ONE = ("grads", "trainer", "guard", "batches", "spent")
 _PLAIN = Defense()
@@ -32,10 +32,10 @@ def compose(parts: Mapping[str, Defense]) -> Defense:
     3.0
     """
     for hook in _AT_MOST_ONE:
-        both = [name for name, part in parts.items() if _sets(part, hook)]
+        both = [name for name, part in parts.items() if sets(part, hook)]
         if len(both) > 1:
             raise ValueError(f"defenses: {' and '.join(both)} both set {hook}; legal is one of them")
-    per_example = [name for name, part in parts.items() if _sets(part, "batches")]
+    per_example = [name for name, part in parts.items() if sets(part, "batches")]
     coupled = [name for name, part in parts.items() if part.couples]
     if per_example and coupled:
         raise ValueError(
@@ -43,16 +43,16 @@ def compose(parts: Mapping[str, Defense]) -> Defense:
             "minibatch together; legal is one of them"
         )
     members = list(parts.values())
-    answering = [part for part in members if _sets(part, "answer") or _sets(part, "guard")]
+    answering = [part for part in members if sets(part, "answer") or sets(part, "guard")]
     return Defense(
         model=_in_turn([part.model for part in members]),
-        data=_keyed([part.data for part in members if _sets(part, "data")]),
+        data=_keyed([part.data for part in members if sets(part, "data")]),
         loss=_in_turn([part.loss for part in members]),
         grads=_only(members, "grads"),
         optim=_in_turn([part.optim for part in members]),
         trainer=_only(members, "trainer"),
-        answer=_keyed([part.answer for part in members if _sets(part, "answer")]),
-        send=_keyed([part.send for part in members if _sets(part, "send")]),
+        answer=_keyed([part.answer for part in members if sets(part, "answer")]),
+        send=_keyed([part.send for part in members if sets(part, "send")]),
         guard=_guard(members),
         batches=_only(members, "batches"),
         spent=_only(members, "spent"),
@@ -61,13 +61,14 @@ def compose(parts: Mapping[str, Defense]) -> Defense:
     )
 
 
-def _sets(part: Defense, hook: str) -> bool:
+def sets(part: Defense, hook: str) -> bool:
+    """Whether a defense has a hook of its own."""
     return getattr(part, hook) is not getattr(_PLAIN, hook)
 
 
 def _only(members: Sequence[Defense], hook: str) -> Any:
     """The hook of the one part that sets it."""
-    return next((getattr(part, hook) for part in members if _sets(part, hook)), getattr(_PLAIN, hook))
+    return next((getattr(part, hook) for part in members if sets(part, hook)), getattr(_PLAIN, hook))
 
 
 def _in_turn(hooks: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
@@ -101,8 +102,8 @@ def _guard(members: Sequence[Defense]) -> Guard | None:
         return None
     own = members[at].guard
     assert own is not None
-    before = [part.answer for part in members[:at] if _sets(part, "answer")]
-    after = [part.answer for part in members[at + 1 :] if _sets(part, "answer")]
+    before = [part.answer for part in members[:at] if sets(part, "answer")]
+    after = [part.answer for part in members[at + 1 :] if sets(part, "answer")]
 
     def fit(scores: Callable[[Any, Any], Any]) -> Process:
         def seen(key: Any, x: Any) -> Any:

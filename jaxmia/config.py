@@ -34,7 +34,12 @@ from jaxmia.sections import Config, Schema, resolve, section
 __all__ = ["digest", "dump", "expand", "load", "placed", "rows", "section"]
 
 
-def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Callable[[Config], Schema]) -> Config:
+def load(
+    path: str | os.PathLike,
+    overrides: Sequence[str],
+    schema: Schema | Callable[[Config], Schema],
+    complete: Callable[[Config], Config] = lambda written: written,
+) -> Config:
     """Read a file, apply overrides, check everything.
 
     Args:
@@ -45,6 +50,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Cal
         mapping of names to factories, one factory (then the section has no name), or a type (`int`,
         `tuple[int, ...]`) for a plain value. A function is called with the overridden text and
         returns the schema, where what is written decides what is legal.
+      complete: adds sections to the overridden text.
 
     Returns:
       Without a sweep, every section resolved, defaults included. With one, the checked text with its overrides, for
@@ -57,7 +63,7 @@ def load(path: str | os.PathLike, overrides: Sequence[str], schema: Schema | Cal
     path = pathlib.Path(path).expanduser()
     config, errors = _read(path), []
     overridden = [_override(config, text, errors) for text in overrides]
-    sweep = config.get("sweep")
+    config, sweep = complete(config), config.get("sweep")
     for swept in [*sweep, *_zip_block(sweep)] if isinstance(sweep, dict) else ():
         if swept in overridden:
             errors.append(f"{swept}: overridden and swept; write sweep.{swept}=[...] or drop it from the sweep")

@@ -1,18 +1,19 @@
-"""What `jaxmia list` and `jaxmia show` print: known names, and what stands behind one of them."""
+"""What `jaxmia list`, `data list` and `show` print: known names, and what stands behind one of them."""
 
 import difflib
 import inspect
+import pathlib
 import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from jaxmia import attacks, audit, defenses
+from jaxmia import attacks, audit, config, data, defenses
 from jaxmia.core import Card
 from jaxmia.sections import settable
 
-__all__ = ["described", "is_known", "listing", "nearest", "parameter_docs"]
+__all__ = ["described", "listing", "parameter_docs", "sets", "shown"]
 
 METHODS = {"attacks": attacks, "defenses": defenses}
 SECTIONS = {"targets": "targets", "evaluators": "evaluators", "priors": "prior", "data": "data"}
@@ -32,6 +33,35 @@ def listing(kind: str) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
     return head, ((name, card.hook, card.year, card.title, card.paper) for name, card in cards)
 
 
+def sets() -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+    """Head and rows of the table of data sets that can be fetched."""
+    rows = (
+        (row["name"], row["modality"], row["megabytes"], "yes" if row["cached"] else "no", row["content"],
+         row["license"])
+        for row in data.listing()
+    )  # fmt: skip
+    return ("name", "modality", "MB", "cached", "content", "license"), rows
+
+
+def shown(name: str, overrides: Sequence[str] = ()) -> str:
+    """A configuration file with all its defaults, of a sweep every cell; or what `described` says of a name.
+
+    Args:
+      name: of a file, or one that `listing` knows.
+      overrides: to the configuration, as `config.load` takes them.
+
+    Raises:
+      ValueError: it is neither, the configuration is not legal, or something else is to be overridden.
+    """
+    if pathlib.Path(name).is_file() or pathlib.Path(name).suffix:
+        checked = config.load(name, overrides, audit.schema)
+        return "---\n".join(config.dump(cell) for cell in config.expand(checked, audit.schema(checked)))
+    text = described(name)
+    if overrides:
+        raise ValueError(f"--set: changes configurations, and {name} is a method; leave it out")
+    return text + "\n"
+
+
 def _factories(kind: str) -> Iterator[tuple[str, str, Callable]]:
     """Modality, name and factory of all that a section may name."""
     for modality in audit.modalities():
@@ -45,21 +75,18 @@ def _known() -> set[str]:
     return names.union(*(registry.names() for registry in METHODS.values()))
 
 
-def is_known(name: str) -> bool:
-    """Whether `described` knows a name."""
-    return name in _known()
-
-
-def nearest(name: str) -> list[str]:
-    """The known names that are most like one that is not."""
-    return difflib.get_close_matches(name, sorted(_known()), n=2, cutoff=0.5)
-
-
 def described(name: str) -> str:
     """The card of a method, its inputs, and its keywords with defaults, what is legal, and what they do.
 
     What several kinds call by one name is described once for each, unless it is the same.
+
+    Raises:
+      ValueError: nothing is called so; the message has the names that are most like it.
     """
+    if name not in _known():
+        close = difflib.get_close_matches(name, sorted(_known()), n=2, cutoff=0.5)
+        near = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"{name}: neither a configuration file nor a name that `jaxmia list` knows{near}")
     width = max(40, min(shutil.get_terminal_size().columns, 110))
     titles: dict[Callable, list[str]] = {}
     for kind in SECTIONS:

@@ -2,15 +2,24 @@
 
 Also a distance between sets."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-__all__ = ["cross_entropy", "feature", "logit", "margin", "mmd", "one_minus_confidence", "poincare"]
+__all__ = ["counted_mean", "cross_entropy", "feature", "logit", "margin", "mmd", "one_minus_confidence", "poincare"]
 
 Logits = Float[Array, " classes"]
 Label = Int[Array, ""]
 Loss = Float[Array, ""]
+
+
+def counted_mean(rows: Float[Array, " n"], batch: Mapping[str, Any]) -> Float[Array, ""]:
+    """Mean over the examples of a minibatch that count: where it has a "mask" `[n]`, padding has 0 there."""
+    mask = jnp.asarray(batch.get("mask", jnp.ones(len(rows))), jnp.float32)
+    return jnp.sum(mask * rows) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
 def cross_entropy(logits: Logits, label: Label) -> Loss:

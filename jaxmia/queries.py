@@ -19,7 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-__all__ = ["Answers", "Lane", "Ledger", "asking", "handed", "lane", "metered"]
+__all__ = ["Answers", "BudgetSpent", "Lane", "Ledger", "asking", "handed", "lane", "metered"]
+
+
+class BudgetSpent(ValueError):
+    """No more queries may be asked."""
 
 
 class Lane(NamedTuple):

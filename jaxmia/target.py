@@ -133,8 +133,7 @@ class Target:
         self.apply = apply and checked(apply, self.params, classes, answers, probe=example is None)
         self.granted, self.secret, self._noise, self._grid = Access(granted), int(secret), noise, grid
         self._defense = defense or Defense()
-        if self._defense.guard is not None:
-            raise ValueError("defense: its answer is not fitted yet; legal is defense.guarded(what its guard read out)")
+        _refuse_unfitted(self._defense)
         served = self.apply
         self._scores = scores or (lambda key, x: serve(served(self.params, x)))  # type: ignore[misc]
         self._explain: Callable[[Callable, Any], Any] | None = None
@@ -214,6 +213,39 @@ class Target:
         target._explain = explain
         return target
 
+    def under(self, defense: Defense) -> "Target":
+        """The same model behind another serving-time defense, in place of the one that it has.
+
+        Raises:
+          ValueError: for a defense whose answer is not fitted yet.
+        """
+        _refuse_unfitted(defense)
+        target = copy.copy(self)
+        target._defense = defense
+        return target
+
+    def permuted(self, order: Any) -> "Target":
+        """A control: the same model, which answers of class c what it would answer of class `order[c]`, at every access.
+
+        Whoever looks for class c finds class `order[c]`, if anything; judged as c, nothing may be found.
+
+        Raises:
+          ValueError: unless `order` holds every class once, none in its own place.
+        """
+        places = np.asarray(order)
+        if sorted(places.tolist()) != list(range(self.classes)) or np.any(places == np.arange(self.classes)):
+            raise ValueError(f"order: {places.tolist()}; legal is every class once, none in its own place")
+        target, whole, scores = copy.copy(self), self.apply, self._scores
+        target._scores = lambda key, x: scores(key, x)[..., places]
+        if whole is not None:
+
+            def apply(params: Any, x: Any) -> Outputs:
+                outputs = whole(params, x)
+                return outputs._replace(logits=outputs.logits[..., places])
+
+            target.apply = apply
+        return target
+
     def until(self, feature: str) -> "Target":
         """The client's part in split inference: a target that answers a named hidden feature ("smashed data").
 
@@ -244,6 +276,11 @@ class Target:
             noise=self._noise,
             grid=self._grid,
         )
+
+
+def _refuse_unfitted(defense: Defense) -> None:
+    if defense.guard is not None:
+        raise ValueError("defense: its answer is not fitted yet; legal is defense.guarded(what its guard read out)")
 
 
 def _check_example(apply: Callable, params: Any, classes: int, answers: str, example: Any) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxmia.compiling import jit
 from jaxmia.core import Defense, Process, info
+from jaxmia.objectives import counted_mean
 from jaxmia.oracle import Outputs, sown_features
 
 __all__ = ["denoising", "gan", "mean_cross_entropy", "predict", "supervised"]
@@ -23,9 +24,7 @@ __all__ = ["denoising", "gan", "mean_cross_entropy", "predict", "supervised"]
 def mean_cross_entropy(outputs: Outputs, batch: dict[str, Any]) -> Float[Array, ""]:
     """Mean over examples (weighted by "mask") of the cross entropy, itself the mean over any further label axes."""
     losses = optax.softmax_cross_entropy_with_integer_labels(outputs.logits, batch["y"])
-    losses = losses.reshape(losses.shape[0], -1).mean(1)
-    mask = batch.get("mask", jnp.ones_like(losses))
-    return jnp.sum(mask * losses) / jnp.maximum(jnp.sum(mask), 1.0)
+    return counted_mean(losses.reshape(losses.shape[0], -1).mean(1), batch)
 
 
 def supervised(

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 import jaxmia
-from jaxmia import attacks, checkpoint, cli, config, defenses, describe, progress
+from jaxmia import attacks, checkpoint, cli, config, defenses, describe, progress, report
 from jaxmia.audit import assembly, cells, roles, schema
 from jaxmia.audit.modality import Training
 from jaxmia.data import faces
@@ -25,6 +26,9 @@ from jaxmia.metrics.estimate import bootstrap
 from jaxmia.modalities.image import targets, zoo
 from jaxmia.modalities.image.data import DATA
 from jaxmia.modalities.image.judging import Judge
+from tests.report.conftest import NAMES, edit_json, write_run
+from tests.report.test_compare import write_run as write_small_run
+from tests.report.test_page import Page
 from tests.tiny import write_config
 
 HEAVY = {"jax", "jaxlib", "flax", "numpy", "matplotlib", "orbax", "yaml", "pydantic", "rich", "optax", "scipy"}
@@ -115,10 +119,10 @@ def test_a_defense_that_accounts_for_poisson_sampling_gets_it(audited):
         return batches(0), None
 
     guarded = {"name": "dp_sgd", "noise_multiplier": 1.0}
-    for defense, names in ((None, {"x", "y"}), (guarded, {"x", "y", "mask"})):
+    for defense, names in (([], {"x", "y"}), ([guarded], {"x", "y", "mask"})):
         how = Training(first, audited[1] / "none", 0, "", defense)
         _, batch, _, spent = targets.classifier(recipe, scene, labels, how)
-        assert batch.keys() == names and spent.startswith("epsilon ") == (defense is not None)
+        assert batch.keys() == names and spent.startswith("epsilon ") == bool(defense)
     assert len(batch["mask"]) > 6 and batch["mask"].sum() < len(batch["mask"])
 
 
@@ -406,3 +410,132 @@ def test_a_warning_is_one_line_without_code():
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "jaxmia: step-3 cannot be used; trying the one before\n")
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A finished run of drawn faces, which no program made."""
+    return write_run(tmp_path / "drawn", full=False)
+
+
+def test_a_page_to_share_has_no_pictures_no_texts_and_no_names_of_people_and_says_so(finished, capsys):
+    assert cli.main(["report", str(finished)]) == 0
+    with_pictures = Page((finished / "report.html").read_text(encoding="utf-8"))
+    cell = finished / "cells" / "brep_mi-plain-0" / "cell.json"
+    passage = {"made": "the number is 12", "true": "the number is 17", "note": "1 digit alike"}
+    guesses = {"kind": "guesses", "values": ["absent", "present"], "counts": [[40, 3], [2, 15]]}
+    edit_json(cell, lambda c: c["exhibits"].extend([{"kind": "passages", "rows": [passage]}, guesses]))
+    (finished / "truth.npz").unlink()  # neither the truth nor any candidate is even read
+    for path in finished.glob("cells/*/candidates.npz"):
+        path.unlink()
+    assert cli.main(["report", str(finished), "--no-pictures"]) == 0
+    page = Page((finished / "report.html").read_text(encoding="utf-8"))
+    assert "Left out, so that this page can be shared" in page.text
+    assert "Left out, so that" not in with_pictures.text and NAMES[0] in with_pictures.text
+    for words in ("the number is", "Pictures", "Success by class", *NAMES):
+        assert words not in page.text, words
+    assert "absent, guessed present" in page.text and "How much is recovered" in page.text
+    assert page.tags.count("img") == 2 < with_pictures.tags.count("img"), "intervals and curves"
+
+
+def test_pictures_are_not_left_out_of_a_sweep_whose_cells_have_them(tmp_path, capsys):
+    (tmp_path / "0123456789ab").mkdir()
+    assert cli.main(["report", str(tmp_path), "--no-pictures"]) == 2
+    assert "--no-pictures: " in capsys.readouterr().err
+
+
+def test_status_3_names_the_attacks_that_surely_recover_more_than_is_allowed(finished, capsys):
+    for path in finished.glob("cells/*/cell.json"):
+        low = {"gmi-plain-0": 0.3, "gmi-plain-1": 0.2}.get(
+            path.parent.name, 0.9 if "control" in path.parent.name else 0.1
+        )
+        shares = {"value": max(low, 0.5), "low": low, "high": max(low, 0.6)}
+        edit_json(path, lambda c, shares=shares: c["metrics"]["attack_accuracy"].update(shares))
+    assert cli.main(["report", str(finished), "--fail-above", "0.2"]) == 3
+    page, told = capsys.readouterr().out.splitlines()
+    assert page == f"report: {finished / 'report.html'}"
+    assert told == "above 0.2: GMI (seed 0) on plain, attack accuracy 50 % [30, 60]", (
+        "not the control, not what is at 0.2"
+    )
+    assert cli.main(["report", str(finished), "--fail-above", "0.3"]) == 0
+    assert capsys.readouterr().out.splitlines() == [page]
+
+
+@pytest.fixture
+def without_page(monkeypatch):
+    """No page is made, which takes seconds."""
+    monkeypatch.setattr(report, "build_any", lambda *_: "none")
+
+
+def test_a_limit_is_not_kept_by_what_nobody_measured(finished, without_page, capsys):
+    command = ["report", str(finished), "--fail-above", "1"]
+    assert cli.main(command) == 0
+    (finished / "cells" / "gmi-plain-1" / "done.json").unlink()
+    assert cli.main(command) == 2
+    assert "gmi-plain-1: unfinished, so it is not known whether an attack lies above 1" in capsys.readouterr().err
+    assert cli.main([*command[:-1], "0.1"]) == 3, "what is above is, whatever is unfinished"
+    for path in finished.glob("cells/*"):
+        shutil.rmtree(path)
+    assert cli.main(command) == 2
+    assert "no attack has finished with a metric, so it is not known" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change", [{"unit": "bits"}, {"unit": "share", "high": 1.2}, {"unit": "share", "stronger": "lower"}]
+)
+def test_a_limit_is_for_shares_of_which_more_is_stronger(finished, without_page, change, capsys):
+    edit_json(
+        finished / "cells" / "gmi-plain-0" / "cell.json", lambda c: c["metrics"]["attack_accuracy"].update(change)
+    )
+    assert cli.main(["report", str(finished), "--fail-above", "0.5"]) == 2
+    told = capsys.readouterr().err
+    assert "headline 'attack_accuracy' of GMI" in told and "legal with a limit is a share in [0, 1]" in told
+
+
+@pytest.mark.parametrize("value", ["1.2", "-0.1", "nan", "much"])
+@pytest.mark.parametrize("verb", ["attack", "evaluate", "report"])
+def test_a_limit_that_is_no_share_is_refused_before_any_work(verb, value, capsys):
+    with pytest.raises(SystemExit) as done:
+        cli.main([verb, "nowhere", f"--fail-above={value}"])
+    assert done.value.code == 2 and "argument --fail-above: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["attack", "evaluate", "report"])
+def test_help_tells_of_status_3(verb, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        cli.main([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert "exit with status 3 if the lower end of the interval" in shown and "--no-pictures" in shown
+
+
+@pytest.mark.parametrize("verb", ["attack", pytest.param("evaluate", marks=pytest.mark.nightly)])
+def test_attack_and_evaluate_hand_on_what_the_page_leaves_out_and_the_limit(verb, audited, monkeypatch, capsys):
+    path, run = audited
+    command = [verb, str(path), "--out", str(run)] if verb == "attack" else [verb, str(run)]
+    asked = []
+    monkeypatch.setattr(
+        report, "above", lambda where, limit: asked.append((str(where), limit)) or "above it: an attack"
+    )
+    assert cli.main([*command, "--no-pictures", "--fail-above", "0.25"]) == 3
+    assert asked == [(str(run), 0.25)] and capsys.readouterr().out.splitlines()[-1] == "above it: an attack"
+    assert "Left out, so that this page can be shared" in (run / "report.html").read_text(encoding="utf-8")
+    assert cli.main(["report", str(run)]) == 0 and len(asked) == 1
+    assert "Left out, so that" not in (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_export_says_where_it_is(finished, tmp_path, capsys):
+    assert cli.main(["export", str(finished), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == f"exported: {tmp_path / 'out'}\n"
+    assert (tmp_path / "out" / "MANIFEST").is_file()
+
+
+def test_compare_prints_the_table_what_to_beware_of_and_the_page(tmp_path, capsys):
+    runs = [str(write_small_run(tmp_path / name, 0.8)) for name in ("one", "two")]
+    other = str(write_small_run(tmp_path / "three", 0.2, data={"train": "0" * 64}))
+    page = tmp_path / "page.html"
+    assert cli.main(["compare", *runs, other, "--out", str(page)]) == 0
+    shown = capsys.readouterr()
+    head, *lines = shown.out.splitlines()
+    assert head.split("  ")[0] == "attack" and "three less one" in head and lines[-1] == f"report: {page}"
+    assert shown.err.startswith("jaxmia: The private data of three are not those of one") and page.is_file()

@@ -23,10 +23,12 @@ MAY = {
 }
 MAY |= {"noise": "", "answers": "compiling oracle", "oracle": "core queries"}
 MAY |= {"target": "answers compiling core noise oracle queries"}
-MAY |= {"adapters": "adapters answers core oracle queries target"}
-MAY |= {"priors": "core priors", "data": "core data", "metrics": "core metrics", "report": "report"}
+MAY |= {"torch_modules": "compiling packages"}
+MAY |= {"adapters": "adapters answers core oracle packages queries target torch_modules"}
+MAY |= {"priors": "core priors torch_modules", "data": "core data", "metrics": "core metrics", "report": "report"}
 MAY |= {"recipes": "core oracle objectives priors recipes", "train": "core compiling oracle objectives priors"}
-MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery packages oracle objectives priors recipes models")
+MAY |= {"ranges": ""}
+MAY |= dict.fromkeys(("attacks", "defenses"), "core discovery packages oracle objectives priors ranges recipes models")
 ENGINE = "core queries cases compiling identity engine fitting holding journal plan slots parallel checkpoint progress"
 MAY |= dict.fromkeys(ENGINE.split()[2:], ENGINE)
 ANY = "config", "sections", "audit", "modalities", "describe", "cli", "testing"  # experiments import what they like

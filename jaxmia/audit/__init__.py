@@ -59,7 +59,8 @@ def schema(config: dict[str, Any]) -> Schema:
     """What a configuration, resolved or as written, may hold: sections of every audit, then those of its modality.
 
     `controls`: names of targets that are made once more so that nothing can be recovered, and attacked likewise: on
-    shuffled labels, or as "NAME-untrained" or "NAME-constant" says, where the modality has that.
+    shuffled labels, or as "NAME-untrained" or "NAME-constant" says, where the modality has that. `battery` is what filled
+    in the attacks that are not written, "" where nothing did (`jaxmia audit`).
     """
     from jaxmia.audit.claims import claim
 
@@ -73,6 +74,7 @@ def schema(config: dict[str, Any]) -> Schema:
         "attacks": Section(attacks, role="adversary"),
         "controls": Section(tuple[str, ...], ()),
         "claims": Section(claim, None, role="speed", several=True),
+        "battery": Section(str, "", role="speed"),
         "plan": Section(plan, role="speed"),
         **modality.sections,
     }

@@ -12,11 +12,11 @@ from jaxmia import attacks
 from jaxmia import config as configuration
 from jaxmia.audit import assembly, plan
 from jaxmia.audit import folder as files
+from jaxmia.audit.asking import asked
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.modality import Arrays, Fitted, Modality, Observed, Panel
 from jaxmia.audit.roles import keywords, listed, named
 from jaxmia.audit.targets import Trained
-from jaxmia.compiling import jit
 from jaxmia.core import Card, Scenario
 from jaxmia.engine import Result, Status, run, solve
 from jaxmia.oracle import Access
@@ -50,7 +50,7 @@ def observed(inputs: Inputs, card: Card, served: Fitted) -> Observed:
         return found
     view = modality.shown(served.target, card, config).view(Access.SCORES)
     keys = jax.random.split(jax.random.key(config["seed"]), len(found.groups))
-    return found._replace(cases=jax.tree.map(np.asarray, jit(jax.vmap(view.answer))(keys, found.cases)))
+    return found._replace(cases=asked(jax.vmap(view.answer), keys, found.cases))
 
 
 def attack(runs: Sequence[Run], target: Trained, served: Fitted, number: int, name: str) -> dict[pathlib.Path, str]:
@@ -159,7 +159,8 @@ def _label(name: str, section: dict[str, Any], config: dict[str, Any]) -> str:
 
 
 def _of_control(kind: str) -> str:
-    return {"": "", "shuffled": " on shuffled labels"}.get(kind, f" on a target that is {kind}")
+    words = {"": "", "shuffled": " on shuffled labels", "permuted": " with exchanged classes"}
+    return words.get(kind, f" on a target that is {kind}")
 
 
 def compare(runs: Sequence[Run], target: str) -> None:

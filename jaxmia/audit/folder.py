@@ -11,17 +11,19 @@ import json
 import os
 import pathlib
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from jaxmia import config as configuration
-from jaxmia.audit import roles
+from jaxmia.audit import roles, schema
 from jaxmia.checkpoint import private_folder, write_atomically
 from jaxmia.identity import versions
 from jaxmia.metrics.estimate import Estimate
 from jaxmia.report.objects import read_object
+from jaxmia.report.sweep_folder import is_sweep
 
 __all__ = [
     "amend_environment",
@@ -32,6 +34,7 @@ __all__ = [
     "open_run",
     "refuse_other_data",
     "refuse_another",
+    "reopened",
     "write_config",
     "write_json",
     "write_npz",
@@ -142,6 +145,30 @@ def holds(run: pathlib.Path, config: dict[str, Any]) -> bool:
     """Whether a configuration is the one that was written to a run folder."""
     marker = run / "config.sha256"
     return marker.exists() and marker.read_text("utf-8", errors="replace").strip() == roles.run_digest(config)
+
+
+def reopened(run: pathlib.Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration of a run folder with other evaluators, which judge the candidates that are there.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: it is a sweep's, an override is of something else, or its config.yaml was edited.
+    """
+    if not run.is_dir():
+        raise FileNotFoundError(f"{run}: no such run folder")
+    if is_sweep(run):
+        raise ValueError(
+            f"{run}: is a sweep, which is not evaluated as a whole; evaluate one of its run folders, or change the "
+            "evaluators in the configuration and sweep into another folder"
+        )
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        if key.split(".")[0] != "evaluators":
+            raise ValueError(f"{key}: cannot change for candidates that are there; legal is evaluators")
+    path = run / "config.yaml"
+    if not holds(run, configuration.load(path, [], schema)):
+        raise ValueError(f"{path}: is not what the run was made with (see config.sha256); restore it")
+    return configuration.load(path, overrides, schema)
 
 
 def write_config(run: pathlib.Path, config: dict[str, Any]) -> None:

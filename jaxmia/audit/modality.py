@@ -82,12 +82,14 @@ class Fitted(NamedTuple):
       module: its Linen module; None where it is none.
       spent: what the defense has to say of the privacy that was spent; "" for nothing.
       labels: that it learned, where an adversary is told those; a control's are shuffled.
+      notes: sentences on it that a reader of the page must know.
     """
 
     target: Target
     module: Any = None
     spent: str = ""
     labels: Any = None
+    notes: tuple[str, ...] = ()
 
 
 class Observed(NamedTuple):

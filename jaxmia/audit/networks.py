@@ -20,7 +20,7 @@ from jaxmia.identity import digest
 from jaxmia.oracle import Access, Outputs
 from jaxmia.train import mean_cross_entropy, supervised
 
-__all__ = ["Minibatches", "Network", "train"]
+__all__ = ["Minibatches", "Network", "parts_of", "train"]
 
 GUARD_BATCH = 64  # validation examples in a minibatch of what a guard is fitted to
 
@@ -80,7 +80,8 @@ def train(
     """
     n = len(arrays["x"])
     size = min(network.batch_size, n)
-    batches, defense, spent, drawn = minibatches(arrays, size, how.seed), _defense(how.defense, size), "", "in epochs"
+    defense, spent = compose(parts_of(how.defense, size)), ""
+    batches, drawn = minibatches(arrays, size, how.seed), "in epochs"
     if defense.batches is not None:
         who = " and ".join(part["name"] for part in how.defense)
         if network.pretrain:
@@ -111,8 +112,8 @@ def train(
     return module, variables, _guarded(defense, module, variables, validation, how), spent
 
 
-def _defense(sections: Sequence[dict[str, Any]], size: int) -> Defense:
-    """The defenses of a target as one."""
+def parts_of(sections: Sequence[dict[str, Any]], size: int) -> dict[str, Defense]:
+    """The defenses that a target has together, by name; `size` is that of its minibatches."""
     parts, supplied = {}, {"expected_batch_size": float(size)}
     for name, section in named(list(sections)):
         method = defenses.get(section["name"])
@@ -121,7 +122,7 @@ def _defense(sections: Sequence[dict[str, Any]], size: int) -> Defense:
             raise ValueError(f"{method.name}: needs {lacking}; an audit supplies {', '.join(supplied)}")
         inputs = {name: supplied[name] for name in method.inputs}
         parts[name] = method.factory(**inputs, **keywords(section))
-    return compose(parts)
+    return parts
 
 
 def _guarded(

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from jaxmia import config as configuration
-from jaxmia.audit import assembly, cells, claims, modality_of, targets
+from jaxmia.audit import assembly, battery, cells, claims, modality_of, targets, verdicts
 from jaxmia.audit import folder as files
 from jaxmia.audit.cells import Run
 from jaxmia.audit.inputs import Inputs
@@ -16,7 +16,9 @@ from jaxmia.audit.modality import Panel
 from jaxmia.audit.roles import listed, named
 from jaxmia.audit.targets import Trained
 from jaxmia.engine import fit
-from jaxmia.report.objects import read_object
+from jaxmia.oracle import Access
+from jaxmia.queries import BudgetSpent
+from jaxmia.report.objects import read_object, read_objects
 
 __all__ = ["audit", "evaluate", "train"]
 
@@ -65,8 +67,11 @@ def _networks(
     for note in inputs.data.notes:
         print(f"jaxmia: {note}", file=sys.stderr)
     trained = targets.train(config, training, inputs.data)
+    for note in [note for target in trained for note in target.fitted.notes]:
+        print(f"jaxmia: {note}", file=sys.stderr)
+    notes = [*inputs.data.notes, *(note for target in trained for note in target.fitted.notes)]
     for run in runs:
-        files.amend_environment(run, warning=" ".join(inputs.data.notes) or None)
+        files.amend_environment(run, warning=" ".join(notes) or None)
         files.write_json(run / "targets.json", [target.record for target in trained])
     panel = inputs.modality.judges(inputs, training, fit)
     _check_roles(trained, panel)
@@ -135,15 +140,24 @@ def audit(
         for number, name in enumerate(names):
             # Any model's own scores tell of the image they are for, so a control's victims were served by the real
             # target: what must fail is to read them with a model that has learned nothing.
-            failed |= cells.attack(runs, target, by_name[target.job.origin], number, name)
+            try:
+                failed |= cells.attack(runs, target, by_name[target.job.origin], number, name)
+            except BudgetSpent as error:  # other attacks may need no more queries
+                failed |= {run.folder: f"{name} on {target.job.name}: {error}" for run in runs}
     for run in runs:
-        _write_claims(run)
+        _write_tables(run)
     return failed
 
 
-def _write_claims(run: Run) -> None:
+def _write_tables(run: Run) -> None:
+    tables = [verdicts.table(run.config, run.folder)]
     if run.config["claims"]:
-        files.write_json(run.folder / "tables.json", [claims.table(run.config, [run.folder])])
+        tables.append(claims.table(run.config, [run.folder]))
+    if run.config["battery"]:
+        access = max(Access[one.text("granted")] for one in read_objects(run.folder / "targets.json"))
+        tables.append(battery.not_run(run.config, access))
+    if any(tables):
+        files.write_json(run.folder / "tables.json", [table for table in tables if table])
 
 
 def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
@@ -164,7 +178,7 @@ def evaluate(config: dict[str, Any], run_folder: pathlib.Path) -> None:
     run = Run(inputs.modality, config, run_folder, data, panel, inputs)
     for cell in _solved(run_folder):
         cells.judge_again(run, cell)
-    _write_claims(run)
+    _write_tables(run)
 
 
 def _solved(run_folder: pathlib.Path) -> list[pathlib.Path]:

@@ -43,6 +43,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Guard, Key, Process, Scalar, info
+from jaxmia.objectives import counted_mean
+from jaxmia.ranges import above_zero, at_least_zero
 
 __all__ = ["CARD", "Inverse", "adversarial_answers", "misled"]
 
@@ -105,11 +107,8 @@ def adversarial_answers(
     >>> adversarial_answers().keeps_label
     True
     """
-    if not isinstance(budget, jax.Array) and not 0 <= budget < float("inf"):
-        raise ValueError(f"budget: {budget}; legal is finite and 0 or more")
-    for name, value in (("rate", rate), ("learning_rate", learning_rate)):
-        if not isinstance(value, jax.Array) and not 0 < value < float("inf"):
-            raise ValueError(f"{name}: {value}; legal is finite and above 0")
+    at_least_zero(budget=budget)
+    above_zero(rate=rate, learning_rate=learning_rate)
     for name, value in (("moves", moves), ("width", width), ("steps", steps)):
         if value < 1:
             raise ValueError(f"{name}: {value}; legal is 1 or more")
@@ -187,12 +186,11 @@ def _fitting(
         params, opt = state
         n = len(batch["x"])
         answers = jax.vmap(scores)(jax.random.split(key, n), batch["x"])
-        mask = jnp.asarray(batch.get("mask", jnp.ones(n)), jnp.float32)
 
         def loss(params: Any) -> Any:
             shown: Any = inverse(batch).apply({"params": params}, answers)
             rows = jnp.mean((shown - batch["x"].reshape(n, -1)) ** 2, -1)
-            return jnp.sum(mask * rows) / jnp.maximum(jnp.sum(mask), 1.0)
+            return counted_mean(rows, batch)
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, opt = optimizer.update(gradient, opt, params)

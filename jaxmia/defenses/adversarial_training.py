@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.ranges import at_least_zero
 
 __all__ = ["CARD", "adversarial_training", "worst_near"]
 
@@ -70,9 +71,7 @@ def adversarial_training(
     >>> float(value), float(slope)
     (0.5625, -1.5)
     """
-    for name, size in (("radius", radius), ("step", step)):
-        if not isinstance(size, jax.Array) and not 0 <= size < float("inf"):
-            raise ValueError(f"{name}: {size}; legal is finite and 0 or more")
+    at_least_zero(radius=radius, step=step)
     if steps < 1:
         raise ValueError(f"steps: {steps}; legal is 1 or more")
     if bounds is not None and not bounds[0] < bounds[1]:

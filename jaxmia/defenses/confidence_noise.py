@@ -34,6 +34,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.ranges import at_least_zero
 from jaxmia.recipes.exchanged import exchanged
 
 __all__ = ["CARD", "confidence_noise"]
@@ -77,8 +78,7 @@ def confidence_noise(*, scale: Scalar = 0.05, distribution: Distribution = "stud
     >>> int(jnp.argmax(served)), round(float(jnp.sum(served)), 6)
     (1, 1.0)
     """
-    if not isinstance(scale, jax.Array) and not 0 <= scale < float("inf"):
-        raise ValueError(f"scale: {scale}; legal is finite and 0 or more")
+    at_least_zero(scale=scale)
     if distribution not in get_args(Distribution):
         legal = "'student_t', 'laplace' or 'gaussian'"
         raise ValueError(f"distribution: {distribution!r}; legal is {legal}")

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.ranges import fraction
 
 __all__ = ["CARD", "feature_dropout"]
 
@@ -52,8 +53,7 @@ def feature_dropout(*, rate: Scalar = 0.2) -> Defense:
     >>> sorted(set(sent.tolist())), 400 < int((sent == 0).sum()) < 600
     ([0.0, 3.0], True)
     """
-    if not isinstance(rate, jax.Array) and not 0 <= rate <= 1:
-        raise ValueError(f"rate: {rate}; legal is 0 to 1")
+    fraction(rate=rate)
 
     def send(key: Any, feature: Any) -> Any:
         feature = jnp.asarray(feature)

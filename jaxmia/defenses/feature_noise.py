@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.ranges import at_least_zero
 
 __all__ = ["CARD", "feature_noise"]
 
@@ -59,8 +60,7 @@ def feature_noise(*, scale: Scalar = 0.3, distribution: Literal["laplace", "gaus
     >>> feature_noise(scale=0.0).send(jax.random.key(0), z).tolist()
     [0.5, -1.0]
     """
-    if not isinstance(scale, jax.Array) and not 0 <= scale < float("inf"):
-        raise ValueError(f"scale: {scale}; legal is finite and 0 or more")
+    at_least_zero(scale=scale)
     if distribution not in DRAWS:
         raise ValueError(f"distribution: {distribution!r}; legal is 'laplace' or 'gaussian'")
     draw = DRAWS[distribution]

@@ -18,10 +18,10 @@ set beside it. Scores, labels and weights are served as they are.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.ranges import fraction
 
 __all__ = ["CARD", "feature_pruning"]
 
@@ -49,8 +49,7 @@ def feature_pruning(*, share: Scalar = 0.6) -> Defense:
     >>> feature_pruning(share=0.5).send(jax.random.key(0), z).tolist()
     [2.0, 0.0, 0.0, 5.0]
     """
-    if not isinstance(share, jax.Array) and not 0 <= share <= 1:
-        raise ValueError(f"share: {share}; legal is 0 to 1")
+    fraction(share=share)
 
     def send(key: Any, feature: Any) -> Any:
         del key

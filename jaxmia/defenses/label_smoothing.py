@@ -38,6 +38,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.objectives import counted_mean
 
 __all__ = ["CARD", "label_smoothing", "smoothing_factor"]
 
@@ -80,8 +81,7 @@ def label_smoothing(*, alpha: Scalar = -0.05, schedule: Schedule = "released") -
             logits, labels = outputs.logits, jnp.asarray(batch["y"])
             own = jnp.take_along_axis(logits, labels[..., None], -1)[..., 0]
             rows = (own - jnp.mean(logits, -1)).reshape(len(labels), -1).mean(1)
-            mask = jnp.asarray(batch.get("mask", jnp.ones(len(rows))), jnp.float32)
-            term = jnp.sum(mask * rows) / jnp.maximum(jnp.sum(mask), 1.0)
+            term = counted_mean(rows, batch)
             # A loss without a schedule needs no clock, so that it works outside of a training, too.
             now = alpha if schedule == "none" else smoothing_factor(alpha, schedule, batch["progress"])
             return plain(outputs, batch) + now * term

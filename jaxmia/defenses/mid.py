@@ -38,6 +38,8 @@ from jaxtyping import Array, Float
 from jaxmia.core import Card, Defense, Scalar
 from jaxmia.models.features import expose
 from jaxmia.models.parts import with_part
+from jaxmia.objectives import counted_mean
+from jaxmia.ranges import at_least_zero
 
 __all__ = ["CARD", "Bottleneck", "divergence", "mid"]
 
@@ -95,8 +97,7 @@ def mid(*, beta: Scalar = 0.003, width: int | None = None) -> Defense:
         width = 3
     )
     """
-    if not isinstance(beta, jax.Array) and not 0 <= beta < float("inf"):
-        raise ValueError(f"beta: {beta}; legal is finite and 0 or more")
+    at_least_zero(beta=beta)
     if width is not None and width < 1:
         raise ValueError(f"width: {width}; legal is None or 1 or more")
     head = functools.partial(Bottleneck, width=width)  # once, so that two such models are equal
@@ -108,8 +109,7 @@ def mid(*, beta: Scalar = 0.003, width: int | None = None) -> Defense:
         def defended(outputs: Any, batch: Any) -> Any:
             mean, deviation = _sown(outputs.features, "_mean"), _sown(outputs.features, "_deviation")
             rows = divergence(mean, deviation).reshape(len(mean), -1).mean(1)
-            mask = jnp.asarray(batch.get("mask", jnp.ones(len(rows))), jnp.float32)
-            term = jnp.sum(mask * rows) / jnp.maximum(jnp.sum(mask), 1.0)
+            term = counted_mean(rows, batch)
             return plain(outputs, batch) + beta * term
 
         return defended

@@ -24,13 +24,13 @@ inputs needs; a decoder trained from scratch on the features is the attack to se
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
 from jaxmia.models.features import named_features
+from jaxmia.ranges import at_least_zero
 
 __all__ = ["CARD", "mixcon", "separability"]
 
@@ -66,9 +66,7 @@ def mixcon(*, weight: Scalar = 0.1, beta: Scalar = 0.01, layers: tuple[str, ...]
     >>> float(defended(Outputs(z, {"block1": z}), {"x": z, "y": jnp.array([0, 1])}))
     3.5
     """
-    for name, value in (("weight", weight), ("beta", beta)):
-        if not isinstance(value, jax.Array) and not 0 <= value < float("inf"):
-            raise ValueError(f"{name}: {value}; legal is finite and 0 or more")
+    at_least_zero(weight=weight, beta=beta)
 
     def loss(plain: Callable) -> Callable:
         def defended(outputs: Any, batch: Any) -> Any:

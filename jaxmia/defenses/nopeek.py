@@ -27,13 +27,13 @@ nothing: a decoder trained from scratch on the features is the attack to set bes
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
 from jaxmia.models.features import named_features
+from jaxmia.ranges import at_least_zero
 
 __all__ = ["CARD", "distance_correlation", "nopeek"]
 
@@ -65,8 +65,7 @@ def nopeek(*, alpha: Scalar = 1.0, layers: tuple[str, ...] | None = None, square
     >>> round(float(defended(Outputs(x, {"block1": 5 * x}), {"x": x})), 5)
     2.5
     """
-    if not isinstance(alpha, jax.Array) and not 0 <= alpha < float("inf"):
-        raise ValueError(f"alpha: {alpha}; legal is finite and 0 or more")
+    at_least_zero(alpha=alpha)
 
     def loss(plain: Callable) -> Callable:
         def defended(outputs: Any, batch: Any) -> Any:

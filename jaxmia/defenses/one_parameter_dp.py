@@ -35,6 +35,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.ranges import above_zero
 
 __all__ = ["CARD", "inverse", "one_parameter_dp"]
 
@@ -61,8 +62,7 @@ def one_parameter_dp(*, epsilon: Scalar = 10.0) -> Defense:
     >>> [round(float(p), 4) for p in served]
     [0.6225, 0.3775]
     """
-    if not isinstance(epsilon, jax.Array) and not 0 < epsilon < float("inf"):
-        raise ValueError(f"epsilon: {epsilon}; legal is finite and above 0")
+    above_zero(epsilon=epsilon)
 
     def answer(key: Any, served: Any) -> Any:
         del key

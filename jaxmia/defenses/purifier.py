@@ -41,6 +41,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Guard, Process, Scalar, info
+from jaxmia.objectives import counted_mean
+from jaxmia.ranges import above_zero, at_least_zero
 from jaxmia.recipes.exchanged import exchanged
 
 __all__ = ["CARD", "Reformer", "purifier", "purifier_loss"]
@@ -128,10 +130,8 @@ def purifier(
     """
     if variant not in get_args(Variant):
         raise ValueError(f"variant: {variant!r}; legal is 'autoencoder' or 'cvae'")
-    if not isinstance(label_weight, jax.Array) and not 0 <= label_weight < float("inf"):
-        raise ValueError(f"label_weight: {label_weight}; legal is finite and 0 or more")
-    if not isinstance(rate, jax.Array) and not 0 < rate < float("inf"):
-        raise ValueError(f"rate: {rate}; legal is finite and above 0")
+    at_least_zero(label_weight=label_weight)
+    above_zero(rate=rate)
     for name, value in (("width", width), ("steps", steps)):
         if value < 1:
             raise ValueError(f"{name}: {value}; legal is 1 or more")
@@ -169,7 +169,7 @@ def purifier_loss(
     error = jnp.sum((jnp.exp(logs) - scores) ** 2, -1)
     own = jnp.take_along_axis(logs, jnp.argmax(scores, -1)[:, None], -1)[:, 0]
     rows = error - label_weight * own + divergences
-    return jnp.sum(mask * rows) / jnp.maximum(jnp.sum(mask), 1.0)
+    return counted_mean(rows, {"mask": mask})
 
 
 def _fitting(

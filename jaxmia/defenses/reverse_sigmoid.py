@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.ranges import above_zero, at_least_zero
 
 __all__ = ["CARD", "reverse_sigmoid"]
 
@@ -60,10 +61,8 @@ def reverse_sigmoid(*, beta: Scalar = 1.0, gamma: Scalar = 0.1) -> Defense:
     >>> [round(float(p), 3) for p in served]
     [0.441, 0.28, 0.28]
     """
-    if not isinstance(beta, jax.Array) and not 0 <= beta < float("inf"):
-        raise ValueError(f"beta: {beta}; legal is finite and 0 or more")
-    if not isinstance(gamma, jax.Array) and not 0 < gamma < float("inf"):
-        raise ValueError(f"gamma: {gamma}; legal is finite and above 0")
+    at_least_zero(beta=beta)
+    above_zero(gamma=gamma)
 
     def answer(key: Any, served: Any) -> Any:
         del key

@@ -27,10 +27,10 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from jaxmia.core import Card, Defense, Scalar
 from jaxmia.models.parts import with_part
+from jaxmia.ranges import fraction
 
 __all__ = ["CARD", "rolss"]
 
@@ -62,8 +62,7 @@ def rolss(*, share: Scalar = 0.0, stages: int = 1) -> Defense:
     >>> rolss().model(ResNet(5)).skip, rolss(share=0.01, stages=2).model(ResNet(5)).skip
     ((1.0, 1.0, 0.0), (1.0, 0.01, 0.01))
     """
-    if not isinstance(share, jax.Array) and not 0 <= share <= 1:
-        raise ValueError(f"share: {share}; legal is 0 to 1")
+    fraction(share=share)
     if stages < 1:
         raise ValueError(f"stages: {stages}; legal is 1 or more")
 

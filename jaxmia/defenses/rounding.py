@@ -21,10 +21,10 @@ trained on rounded scores, are known to survive it.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from jaxmia.core import Card, Defense, Scalar
+from jaxmia.ranges import above_zero
 
 __all__ = ["CARD", "rounding"]
 
@@ -51,8 +51,7 @@ def rounding(*, level: Scalar = 0.1) -> Defense:
     >>> rounding(level=0.25).answer(jax.random.key(0), jnp.array([0.55, 0.15, 0.3])).tolist()
     [0.5, 0.25, 0.25]
     """
-    if not isinstance(level, jax.Array) and not 0 < level < float("inf"):
-        raise ValueError(f"level: {level}; legal is finite and above 0")
+    above_zero(level=level)
 
     def answer(key: Any, served: Any) -> Any:
         del key

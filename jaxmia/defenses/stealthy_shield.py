@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxmia.core import Card, Defense, Guard, Process, Scalar, info
+from jaxmia.ranges import above_zero, at_least_zero
 
 __all__ = ["CARD", "nearest_within", "stealthy_shield"]
 
@@ -74,10 +75,8 @@ def stealthy_shield(
     >>> answer(jax.random.key(0), jnp.array([1.0, 0.0])).tolist()
     [1.0, 0.0]
     """
-    if not isinstance(epsilon, jax.Array) and not 0 <= epsilon < float("inf"):
-        raise ValueError(f"epsilon: {epsilon}; legal is finite and 0 or more")
-    if not isinstance(temperature, jax.Array) and not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature: {temperature}; legal is finite and above 0")
+    at_least_zero(epsilon=epsilon)
+    above_zero(temperature=temperature)
     if steps < 1:
         raise ValueError(f"steps: {steps}; legal is 1 or more")
 

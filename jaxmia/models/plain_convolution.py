@@ -95,8 +95,8 @@ def cropped(geometry: Geometry, lhs: Array) -> tuple[Geometry, Array]:
             padding[i] = (max(low, 0), max(high, 0))
     if not any(map(any, ends)):
         return geometry, lhs
-    cropped = lax.pad(lhs, jnp.zeros((), lhs.dtype), ends)
-    return geometry._replace(padding=tuple(padding), lhs_dilation=tuple(dilation)), cropped
+    left = lax.pad(lhs, jnp.zeros((), lhs.dtype), ends)
+    return geometry._replace(padding=tuple(padding), lhs_dilation=tuple(dilation)), left
 
 
 def _by_block(geometry: Geometry, lhs: Array, rhs: Array) -> Array:

@@ -5,6 +5,7 @@ from jaxmia.priors.edges import edges
 from jaxmia.priors.eigen import eigen
 from jaxmia.priors.latent import latent
 from jaxmia.priors.pixels import pixels, total_variation
+from jaxmia.priors.pytorch import latent_from_torch
 from jaxmia.priors.standardized import standardized
 from jaxmia.priors.tokens import tokens
 
@@ -15,6 +16,7 @@ __all__ = [
     "edges",
     "eigen",
     "latent",
+    "latent_from_torch",
     "pixels",
     "standardized",
     "tokens",

@@ -4,7 +4,8 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
 
     run/
       config.yaml          the resolved configuration, shown as it is (config.sha256 tells whether it was edited)
-      identity.json        what the results depend on, for whoever goes on with the run; the report does not read it
+      identity.json        what the results depend on, for whoever goes on with the run; its report does not read it,
+                           an export and a comparison tell its "data" (sha256 by part) and "versions"
       environment.json     object of name: text, number or null. "command" is required: what was typed to make the run.
                            "title" and "date" head the page where given, and "warning", what a reader must know first.
                            Everything else (jaxmia, python, jax, flax, device, cpus, seconds ...) is listed in its order.
@@ -17,6 +18,7 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
                              granted          "NONE", "LABELS", "SCORES" or "WEIGHTS"
                              parameters       number of parameters, or null
                              seconds          to train it, or null
+                             digest           optional: sha256 of its parameters
       truth.npz            (image runs) row i is class i:
                              private          float [k, h, w, c] in [0, 1], c 1 or 3: one private image of each class
                              names            text [k]
@@ -27,6 +29,8 @@ The run folder, all JSON in UTF-8, all arrays in `.npz` without pickles:
                              rows             list of lists as long as columns: text, number, boolean, null or estimate
                              note             text, optional
                              controls         list of row numbers that are controls or baselines, optional
+                             verdict          optional: {"leaks": true, false or null for undecided, "text": the sentence
+                                              that heads the page}
       cells/<cell>/        one per attack x target x seed. The runner makes all these folders before it starts; a cell
                            without done.json is listed on the page as unfinished.
         cell.json
@@ -74,8 +78,11 @@ A sweep's folder, of which `build_sweep` makes a page, holds run folders, each w
       report.html          what `build_sweep` writes; where pyarrow is installed also results.parquet, typed
 """
 
+from jaxmia.report.compare import build_comparison, listed
+from jaxmia.report.export import export
+from jaxmia.report.limit import above
 from jaxmia.report.page import build
 from jaxmia.report.sweep_folder import is_sweep
-from jaxmia.report.sweep_page import build_sweep
+from jaxmia.report.sweep_page import build_any, build_sweep
 
-__all__ = ["build", "build_sweep", "is_sweep"]
+__all__ = ["above", "build", "build_any", "build_comparison", "build_sweep", "export", "is_sweep", "listed"]

@@ -43,6 +43,7 @@ class Target(NamedTuple):
     granted: str
     parameters: float | None
     seconds: float | None
+    digest: str
 
 
 class Truth(NamedTuple):
@@ -94,6 +95,7 @@ class Table(NamedTuple):
     rows: list[list[Any]]
     note: str
     controls: list[int]
+    verdict: dict[str, Any] | None
 
 
 class Run(NamedTuple):
@@ -214,6 +216,7 @@ def _target(entry: Object) -> Target:
         entry.one_of("granted", ACCESS),
         entry.maybe("parameters"),
         entry.maybe("seconds"),
+        entry.text("digest") if "digest" in entry.values else "",
     )
 
 
@@ -231,8 +234,13 @@ def _table(entry: Object) -> Table:
             raise ValueError(f"{entry.where}: row {i} is {row!r}; legal is a list of {len(columns)}")
     rows = [[item(value) for value in row] for row in rows]
     return Table(
-        entry.text("title"), columns, rows, str(entry.values.get("note", "")), entry.values.get("controls", [])
-    )
+        entry.text("title"), columns, rows, str(entry.values.get("note", "")), entry.values.get("controls", []),
+        _verdict(entry.inner("verdict")) if "verdict" in entry.values else None,
+    )  # fmt: skip
+
+
+def _verdict(entry: Object) -> dict[str, Any]:
+    return {"leaks": entry.field("leaks", bool | None, "true, false or null"), "text": entry.text("text")}
 
 
 def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:

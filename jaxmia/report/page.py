@@ -17,11 +17,15 @@ __all__ = ["build", "count", "further", "render", "threat"]
 _STATUS = {"RUNNING": "took all steps", "STOPPED": "stopped early", "NONFINITE": "went non-finite"}
 
 
-def build(folder: str | os.PathLike) -> pathlib.Path:
+def build(folder: str | os.PathLike, pictures: bool = True) -> pathlib.Path:
     """Write `report.html` and `results.csv` into a run folder, whose layout `jaxmia.report` describes.
 
     The same folder gives the same bytes. The page holds its pictures and style, no script, and no links but those to
     the papers.
+
+    Args:
+      folder: of the run.
+      pictures: False leaves out every exhibit of private or recovered content, pictures and texts, and says so.
 
     Returns:
       The path of the page.
@@ -31,8 +35,9 @@ def build(folder: str | os.PathLike) -> pathlib.Path:
       ValueError: a file is damaged or does not fit the others; the message names it.
       OSError: the page or the table cannot be written; the message names it.
     """
-    run = read(pathlib.Path(folder).expanduser())
-    text = render("page", {**_content(run), "exhibits": exhibits.sections(run, templates())})
+    run = read(pathlib.Path(folder).expanduser(), arrays=pictures)
+    shown = exhibits.sections(run, templates(), content=pictures)
+    text = render("page", {**_content(run), "exhibits": shown, "pictures": pictures})
     write(run.folder / "results.csv", tables.results(run))
     write(run.folder / "report.html", text)
     return run.folder / "report.html"
@@ -65,7 +70,7 @@ def _content(run: Run) -> dict[str, Any]:
         "title": title,
         "summary": _summary(run),
         "warnings": [warning] if warning else [],
-        "verdicts": tables.verdicts(run),
+        "verdicts": [table.verdict for table in run.tables if table.verdict] or tables.verdicts(run),
         "unfinished": run.unfinished,
         "finished": len(run.cells),
         "tiles": _tiles(run),

@@ -10,13 +10,13 @@ from jaxmia.report import sweep_numbers as numbers
 from jaxmia.report import sweep_panels as panels
 from jaxmia.report import tables
 from jaxmia.report.folder import Cell, Run
-from jaxmia.report.page import count, further, render, threat
+from jaxmia.report.page import build, count, further, render, threat
 from jaxmia.report.parquet import write_parquet
-from jaxmia.report.sweep_folder import Setting, Sweep, read_sweep
+from jaxmia.report.sweep_folder import Setting, Sweep, is_sweep, read_sweep
 from jaxmia.report.sweep_numbers import Entry, Pooled
 from jaxmia.report.writing import write
 
-__all__ = ["build_sweep"]
+__all__ = ["build_any", "build_sweep"]
 
 _OF_A_RUN = (
     "command",
@@ -26,6 +26,20 @@ _OF_A_RUN = (
     "evaluated",
     "warning",
 )  # in environment.json, and not the machine's
+
+
+def build_any(folder: str | os.PathLike, pictures: bool = True) -> pathlib.Path:
+    """The page of a run folder, as `build`, or of a sweep's folder, as `build_sweep`.
+
+    Raises:
+      ValueError: also where pictures are to be left out of a sweep: its page has none, those of its cells have.
+    """
+    where = pathlib.Path(folder).expanduser()
+    if not is_sweep(where):
+        return build(where, pictures)
+    if not pictures:
+        raise ValueError(f"--no-pictures: {where} is a sweep, whose page has none; legal is one of its run folders")
+    return build_sweep(where)
 
 
 def build_sweep(folder: str | os.PathLike) -> pathlib.Path:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from jaxmia.report.folder import ACCESS, Cell, Measured, Run
@@ -228,10 +228,15 @@ def _with_interval(measured: Measured) -> str:
     return f"{value(measured)} {interval(measured)}"
 
 
-def results(run: Run) -> str:
-    """`results.csv`: one row per cell and metric, and one with state "unfinished" for each unfinished cell."""
-    out = io.StringIO()
-    writer: csv.DictWriter[str] = csv.DictWriter(out, _COLUMNS, lineterminator="\n")
+def results(run: Run, more: Sequence[str] = ()) -> str:
+    """`results.csv`: one row per cell and metric, and one with state "unfinished" for each unfinished cell.
+
+    Args:
+      run: what it is the table of.
+      more: fields of `Measured` that have columns too.
+    """
+    out, columns = io.StringIO(), (*_COLUMNS, *more)
+    writer: csv.DictWriter[str] = csv.DictWriter(out, columns, lineterminator="\n")
     writer.writeheader()
     for cell in run.cells:
         target = run.targets[cell.target]
@@ -253,7 +258,7 @@ def results(run: Run) -> str:
             "test_accuracy": target.test_accuracy.value if target.test_accuracy else "",
         }
         for name, m in cell.metrics.items():
-            kept = {field: getattr(m, field) for field in m._fields if field in _COLUMNS}
+            kept = {field: getattr(m, field) for field in m._fields if field in columns}
             writer.writerow({**about, "metric": name, **kept})
         if not cell.metrics:
             writer.writerow(about)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxmia.audit.assembly import blank
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.modality import Arrays, Modality, Observed, without_model
+from jaxmia.audit.own import OWN
 from jaxmia.audit.roles import listed, named
 from jaxmia.data import to_float
 from jaxmia.modalities.image import data, judging, targets, zoo
@@ -92,7 +93,7 @@ def keep(output: Any, seen: Observed) -> Arrays:
 
 MODALITY = Modality(
     data=data.DATA,
-    targets=zoo.TARGETS,
+    targets=zoo.TARGETS | OWN,
     fit=targets.fit,
     accuracy=targets.accuracy,
     inputs=INPUTS,
@@ -112,7 +113,7 @@ MODALITY = Modality(
             paper="no attack: chosen by pixel distance with the private images in hand",
         )
     },
-    controls=("shuffled", "untrained", "constant"),
+    controls=("shuffled", "untrained", "constant", "permuted"),
     truth=truth,
     check=check,
     others=others,

@@ -10,6 +10,7 @@ import numpy as np
 from jaxmia.audit.modality import MadeUp
 from jaxmia.config import digest
 from jaxmia.data import splits
+from jaxmia.data.folders import loose_pictures
 from jaxmia.data.splits import Manifest, Split
 from jaxmia.data.types import Images
 from jaxmia.modalities.image.priors import MADE_UP
@@ -123,6 +124,68 @@ def folder(
     return _scene("folder", images, made, public, public_most, split_seed, faces, sha256)
 
 
+def folders(
+    *,
+    private: str = "",
+    held_out: str = "",
+    public: str = "",
+    size: int | tuple[int, int] = 64,
+    channels: Literal[1, 3] = 3,
+    crop: int | tuple[int, int] | None = None,
+    broken: float = 0.0,
+    faces: bool = False,
+    classes: str = "",
+    public_most: int | None = None,
+) -> Scene:
+    """The pictures of a model that is there: those it was trained on and others of the same classes, each in a subfolder
+    per class, and public ones anywhere below a folder.
+
+    `classes` is a file with the names of the classes, one in a line, as the model counts them; without it they are the
+    subfolders in sorted order, as torchvision's ImageFolder counts them. Every second held-out picture of a class is for
+    validation, the others are the test. The other keywords are those of `folder`.
+    """
+    from jaxmia.data import image_folder
+
+    how = {"channels": channels, "crop": crop, "broken": broken}
+    parts = {}
+    for key, root in (("private", private), ("held_out", held_out)):
+        parts[key] = image_folder(_existing(key, root, "a subfolder of pictures per class"), size, **how)
+    names = _class_names(classes) if classes else parts["private"].names
+    train, held = (_renamed(key, images, names) for key, images in parts.items())
+    second = np.array([np.count_nonzero(held.labels[:i] == label) % 2 == 1 for i, label in enumerate(held.labels)])
+    there = _existing("public", public, "public pictures below it")
+    others = loose_pictures(there, size, **how, most=public_most, seed=0)
+    made = Split(train, _rows(held, second), _rows(held, ~second), others)
+    notes = train.notes + held.notes + others.notes + _on_both_sides(made)
+    scene = Scene("folders", made, names, faces, splits.contents(made), notes)
+    return scene._replace(name=f"folders {scene.digest[:12]}")
+
+
+def _class_names(file: str) -> tuple[str, ...]:
+    path = os.path.expanduser(file)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"data.classes: {file!r} is no file; name one with a class in each line")
+    with open(path, encoding="utf-8") as lines:
+        return tuple(line.strip() for line in lines if line.strip())
+
+
+def _renamed(key: str, images: Images, names: tuple[str, ...]) -> Images:
+    """The same pictures with labels that count `names`."""
+    strange = sorted(set(images.names) - set(names))
+    missing = sorted(set(names) - set(images.names))
+    if strange or missing:
+        raise ValueError(
+            f"data.{key}: has {', '.join(strange) or 'nothing'} besides the classes, and lacks "
+            f"{', '.join(missing) or 'nothing'}; legal is a subfolder for each of {', '.join(names)}"
+        )
+    order = np.array([names.index(name) for name in images.names])
+    return Images(images.images, order[images.labels], names, images.notes)
+
+
+def _rows(images: Images, chosen: np.ndarray) -> Images:
+    return Images(images.images[chosen], images.labels[chosen], images.names)
+
+
 def celeba(
     *,
     root: str = "",
@@ -193,8 +256,6 @@ def _manifest(
 
 
 def _public(root: str, size: Any, **how: Any) -> Images:
-    from jaxmia.data.folders import loose_pictures
-
     return loose_pictures(_existing("public_root", root, "public pictures below it"), size, **how)
 
 
@@ -261,7 +322,13 @@ def _by_class(parts: Split) -> Iterator[np.ndarray]:
         yield np.concatenate([part.images[part.labels == c] for part in (parts.train, parts.validation, parts.test)])
 
 
-DATA: dict[str, Callable[..., Scene]] = {"orl": orl, "mnist": mnist, "folder": folder, "celeba": celeba}
+DATA: dict[str, Callable[..., Scene]] = {
+    "orl": orl,
+    "mnist": mnist,
+    "folder": folder,
+    "folders": folders,
+    "celeba": celeba,
+}
 
 
 PRIVATE, PUBLIC = 1024, 512  # made-up pictures, at most: programs see minibatches of them alone

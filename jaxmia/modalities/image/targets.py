@@ -10,7 +10,9 @@ import numpy as np
 
 from jaxmia import config as configuration
 from jaxmia.adapters.linen import from_linen
-from jaxmia.audit import networks
+from jaxmia.audit import networks, own
+from jaxmia.audit.asking import asked
+from jaxmia.audit.examination import examine
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.modality import Fitted, Panel, Training
 from jaxmia.audit.networks import Network
@@ -41,8 +43,15 @@ def classifier(recipe: zoo.Recipe, scene: Scene, labels: np.ndarray, how: Traini
     return networks.train(network, arrays, scene.contents["train"], how, validation)
 
 
-def fit(recipe: zoo.Recipe, scene: Scene, how: Training) -> Fitted:
-    """A target."""
+def fit(recipe: zoo.Recipe | own.Own, scene: Scene, how: Training) -> Fitted:
+    """A target, trained or the user's own."""
+    if isinstance(recipe, own.Own):
+        test = scene.split.test
+        return own.fitted(recipe, len(scene.names), how, lambda target: examine(target, to_float(test.images)))
+    if how.control == "permuted":  # the target itself, found where it was trained
+        origin = how.folder.with_name(how.folder.name.removesuffix("-permuted"))
+        whole = fit(recipe, scene, how._replace(control="", folder=origin))
+        return whole._replace(target=own.permuted(whole.target, how.seed))
     labels, seed = scene.split.train.labels, how.seed
     if how.control == "shuffled":
         # From the target's own first weights, a control's first layers would stay like the target's and tell what those
@@ -60,8 +69,9 @@ def fit(recipe: zoo.Recipe, scene: Scene, how: Training) -> Fitted:
 def accuracy(fitted: Fitted, scene: Scene) -> dict[str, Any]:
     """Of the labels that it serves for the locked test pictures, with an interval over classes."""
     test, view = scene.split.test, fitted.target.view(Access.LABELS)
-    asked = jit(lambda images: jax.lax.map(lambda x: view.answer(jax.random.key(0), x), images, batch_size=256))
-    right = np.asarray(asked(to_float(test.images))) == test.labels
+    answer = lambda x: view.answer(jax.random.key(0), x)  # noqa: E731
+    told = asked(lambda images: jax.lax.map(answer, images, batch_size=256), to_float(test.images))
+    right = told == test.labels
     return {**bootstrap(right.astype(float), test.labels)._asdict(), "unit": "share"}
 
 

@@ -11,9 +11,9 @@ from jaxmia import models
 from jaxmia.adapters.host import from_callable
 from jaxmia.adapters.linen import from_linen
 from jaxmia.audit import networks
+from jaxmia.audit.asking import asked
 from jaxmia.audit.modality import Fitted, Training
 from jaxmia.audit.networks import Network
-from jaxmia.compiling import jit
 from jaxmia.identity import digest
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.modalities.tabular.data import Survey, one_hot
@@ -112,7 +112,7 @@ def answers(fitted: Fitted, survey: Survey, rows: np.ndarray) -> np.ndarray:
     codes = survey.codes[rows]
     x = one_hot(codes, survey.columns) if encoding(fitted) == "one_hot" else codes.astype(np.float32)
     view = fitted.target.view(Access.LABELS)
-    return np.asarray(jit(jax.vmap(lambda record: view.answer(jax.random.key(0), record)))(x))
+    return asked(jax.vmap(lambda record: view.answer(jax.random.key(0), record)), x)
 
 
 def accuracy(fitted: Fitted, survey: Survey) -> dict[str, Any]:

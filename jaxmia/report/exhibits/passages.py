@@ -8,9 +8,10 @@ from typing import Any
 from jaxmia.report import tables
 from jaxmia.report.folder import Cell, Run
 
-__all__ = ["FIRST", "section"]
+__all__ = ["CONTENT", "FIRST", "section"]
 
 FIRST = True
+CONTENT = True
 
 
 def section(run: Run, shown: list[tuple[Cell, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:

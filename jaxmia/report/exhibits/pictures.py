@@ -7,9 +7,10 @@ import numpy as np
 from jaxmia.report import figures, tables
 from jaxmia.report.folder import PICTURED, Cell, Run
 
-__all__ = ["FIRST", "section"]
+__all__ = ["CONTENT", "FIRST", "section"]
 
 FIRST = True
+CONTENT = True
 
 
 def section(run: Run, shown: list[tuple[Cell, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:

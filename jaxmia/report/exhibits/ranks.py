@@ -9,9 +9,10 @@ from typing import Any
 from jaxmia.report import figures, tables
 from jaxmia.report.folder import Cell, Run
 
-__all__ = ["FIRST", "section"]
+__all__ = ["CONTENT", "FIRST", "section"]
 
 FIRST = False
+CONTENT = False
 
 
 def section(run: Run, shown: list[tuple[Cell, dict[str, Any]]]) -> tuple[str, dict[str, Any]]:
