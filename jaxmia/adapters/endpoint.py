@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmia.adapters.answer_store import AnswerStore, EndpointError
+from jaxmia.packages import require
 from jaxmia.queries import BudgetSpent
 
 __all__ = ["BATCH", "ONE", "PICTURE", "VARIABLE", "Endpoint"]
@@ -78,6 +79,8 @@ class Endpoint:
     kind: bytes
 
     def __post_init__(self) -> None:
+        if not self.replay:
+            require("httpx")
         self._asked, self._free_from, self._client = 0, -math.inf, None
         self._lock = threading.Lock()  # each device has a thread of its own
 

@@ -123,7 +123,7 @@ def from_http(
     check_declaration(classes, answers)
     standardizer(preprocess)
     if not replay:
-        require("httpx")
+        require("httpx")  # before a cache is made
     elif cache is None:
         raise ValueError("replay: True without a cache; legal is with cache=, the folder that holds the answers")
     _check_numbers(per_call=per_call, attempts=attempts, budget=budget)

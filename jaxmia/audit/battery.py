@@ -82,8 +82,8 @@ def announced(config: Config, classes: int) -> str:
     asked = sum(section.get("budget") or 0 for section in listed(config["attacks"])) * attacked * number
     names = ", ".join(name for name, _ in named(listed(config["attacks"])))
     return (
-        f"{names} on {number} targets, controls among them, {attacked} candidates each; at most {asked:,} queries within the "
-        "attacks' budgets, and some for the examination, accuracies and public data"
+        f"{names} on {number} targets, controls among them, {attacked} candidates each; at most {asked:,} queries within "
+        "the attacks' budgets, and some for the examination, accuracies and public data"
     )
 
 

@@ -14,6 +14,7 @@ from jaxmia.audit.code import function_of
 from jaxmia.audit.examination import FIRST, examine, unlike_chance
 from jaxmia.audit.modality import Training
 from jaxmia.modalities.image.data import folders
+from jaxmia.modalities.image.priors import PRIORS
 
 CLASSES, SHAPE, KEY = 4, (6, 6, 1), jax.random.key(0)
 MEANS = np.random.default_rng(0).random((CLASSES, *SHAPE), np.float32)
@@ -188,6 +189,18 @@ def test_a_permuted_target_answers_of_each_class_what_the_model_says_of_another(
     for wrong in ([0, 1, 2, 3], [1, 0, 2, 3], [1, 2, 3], [1, 1, 0, 2]):
         with pytest.raises(ValueError, match="order: .*legal is every class once"):
             whole.permuted(wrong)
+
+
+def test_a_prior_of_the_user_s_own(where):
+    (where / "mine.py").write_text(
+        "from jaxmia import priors\n\ndef make(public):\n    return priors.eigen(public, 2)\n\n"
+        "def none(public):\n    return 1\n"
+    )
+    public = scene(where).split.public.images.astype(np.float32) / 255
+    prior = PRIORS["python"](public, None, make="mine.py:make")
+    assert prior.decode(prior.init(KEY)).shape == SHAPE
+    with pytest.raises(ValueError, match="make: mine.py:none returned a int; legal is a jaxmia.Prior"):
+        PRIORS["python"](public, None, make="mine.py:none")
 
 
 # The look at it

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxmia import models, priors
+from jaxmia.audit.code import function_of
 from jaxmia.core import Prior
 
 __all__ = ["MADE_UP", "PRIORS"]
@@ -105,7 +106,22 @@ def stylegan2(
     return priors.chain(init, [functools.partial(block, number) for number in range(last + 1)])
 
 
+def python(public: Any, train: Any, *, make: str = "") -> Prior:
+    """A function of the user's, `file.py:function`, that takes the public images `[n, h, w, c]` and returns a prior.
+
+    A generator that was published for PyTorch: `jaxmia.priors.latent_from_torch`.
+    """
+    del train
+    made = function_of("make", make)(public)
+    if not isinstance(made, Prior):
+        raise ValueError(
+            f"make: {make} returned a {type(made).__name__}; legal is a jaxmia.Prior, such as jaxmia.priors make"
+        )
+    return made
+
+
 PRIORS: dict[str, Callable[..., Prior]] = {
+    "python": python,
     "eigenfaces": eigenfaces,
     "wgan": wgan,
     "stylegan2": stylegan2,
