@@ -157,6 +157,13 @@ class Trial:
         program, constants, _ = hoisted(meaning, *example)
         return jax.jit(program).lower(constants, *example).compile(), constants
 
+    def rule(self, most: int = SHORT) -> Any:
+        """The output after so many steps by the rule, from what the engine trained: no rounding of a training is in it."""
+        process = self.process()
+        return jax.jit(lambda cases: _solved(process._replace(steps=min(process.steps, most)), cases).whole)(
+            self.cases()
+        )
+
     def run(self, which: str = "leaks", plan: Plan = ONE, most: int = CAP) -> Result:
         """All cases through the engine, for at most that many steps."""
         process = self.process(which)

