@@ -103,6 +103,7 @@ def test_probabilities_in_place_of_logits_are_refused():
         from_function(probabilities, WEIGHTS, classes=WIDTH, example=IMAGES)
 
 
+@pytest.mark.nightly
 def test_declared_probabilities_are_as_good_as_logits():
     declared = from_function(probabilities, WEIGHTS, classes=WIDTH, answers="probabilities", example=IMAGES)
     plain = from_function(logits, WEIGHTS, classes=WIDTH)

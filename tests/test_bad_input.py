@@ -170,7 +170,12 @@ def test_a_command_is_refused(configured, words, message, tmp_path, capsys):
     ("name", "value", "message"),
     [
         ("JAX_PLATFORMS", "cuda", "JAX_PLATFORMS: 'cuda'; JAX finds no such device here; legal is cpu, or"),
-        ("JAX_PLATFORMS", "gpuu", "JAX_PLATFORMS: 'gpuu'; JAX finds no such device here (Unable to initialize"),
+        pytest.param(
+            "JAX_PLATFORMS",
+            "gpuu",
+            "JAX_PLATFORMS: 'gpuu'; JAX finds no such device here (Unable to initialize",
+            marks=pytest.mark.nightly,
+        ),
         ("JAX_ENABLE_X64", "1", "jax_enable_x64: True; legal is False, since jaxmia computes in 32 bits"),
     ],
 )
@@ -314,7 +319,7 @@ def test_a_run_without_candidates_is_not_evaluated(configured, tmp_path, capsys)
 @pytest.mark.parametrize(
     ("target", "defense", "message"),
     [
-        ("convnet", "dp_sgd", "defenses (dp_sgd)"),  # BatchNorm
+        pytest.param("convnet", "dp_sgd", "defenses (dp_sgd)", marks=pytest.mark.nightly),  # BatchNorm
         ("autoencoder", "dp_sgd", "dp_sgd: guards no pre-training"),
     ],
 )
@@ -546,7 +551,9 @@ def resumed(where):
     return solve(counting(), KEY, CASES, folder=where, plan=QUIET._replace(devices=tuple(jax.devices()[:1])))
 
 
-@pytest.mark.parametrize("damage", ["array", "manifest", "missing"])
+@pytest.mark.parametrize(
+    "damage", ["array", *(pytest.param(how, marks=pytest.mark.nightly) for how in ("manifest", "missing"))]
+)
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(damage, tmp_path):
     stopped(tmp_path, at=2)
     newest, before = checkpoint.saved_steps(tmp_path)[:2]

@@ -205,6 +205,7 @@ def test_evaluate_changes_evaluators_and_nothing_else(nowhere, audited, capsys):
         assert "wide_mlp-2" not in (cell / "cell.json").read_text()
 
 
+@pytest.mark.nightly
 def test_a_sweep_is_one_folder_per_cell_and_one_table(nowhere, tmp_path, capsys, monkeypatch):
     path, out = write_config(tmp_path), tmp_path / "sweep"
     command = ["sweep", str(path), "--out", str(out), "--set", "candidates=1", "--set", "sweep.attacks.0.alpha=[5, 9]"]

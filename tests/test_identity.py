@@ -325,6 +325,7 @@ def test_a_failed_save_ends_and_so_does_its_process(call, tmp_path):
     assert call == "mkdir" or "cannot be written (File exists)" in told.stdout
 
 
+@pytest.mark.nightly
 def test_mi_face_on_other_weights_is_another_run(tmp_path):
     from jaxmia import from_function
 

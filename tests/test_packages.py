@@ -75,6 +75,7 @@ def test_the_wheel_holds_every_file_of_the_package(installed):
     assert not [name for name in tracked if (ROOT / name).exists() and not (installed / name).exists()]
 
 
+@pytest.mark.nightly
 def test_the_wheel_alone_does_an_audit(installed, tmp_path):
     path = write_config(tmp_path)
     words = [
@@ -98,23 +99,37 @@ def test_the_wheel_alone_does_an_audit(installed, tmp_path):
     ("blocked", "words", "sentence"),
     [
         ("jinja2", "report run", "the package jinja2 is missing: pip install jinja2"),
-        ("matplotlib", "attack {image}", "the package matplotlib is missing: pip install matplotlib"),
-        ("PIL", "attack {image}", "the package pillow is missing: pip install pillow"),
-        ("sklearn", "attack {records}", "the package scikit-learn is missing: pip install 'jaxmia[tabular]'"),
-        (
+        pytest.param(
+            "matplotlib",
+            "attack {image}",
+            "the package matplotlib is missing: pip install matplotlib",
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(
+            "PIL", "attack {image}", "the package pillow is missing: pip install pillow", marks=pytest.mark.nightly
+        ),
+        pytest.param(
+            "sklearn",
+            "attack {records}",
+            "the package scikit-learn is missing: pip install 'jaxmia[tabular]'",
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param(
             "dp_accounting",
             "attack {image} --set defenses=dp_sgd",
             "defenses (dp_sgd): the package dp-accounting is missing: pip install 'jaxmia[dp]'",
+            marks=pytest.mark.nightly,
         ),
         (
             "evosax",
             "attack {image} --set attacks=image/evolution_strategy",
             "attacks (image/evolution_strategy): the package evosax is missing: pip install 'jaxmia[es]'",
         ),
-        (
+        pytest.param(
             "ray",
             "sweep {image} --executor ray --set sweep.seed=[0,1]",
             "the package ray is missing: pip install 'jaxmia[ray]'",
+            marks=pytest.mark.nightly,
         ),
     ],
 )

@@ -81,11 +81,11 @@ def labels_of(endpoint):
     "plan",
     [
         {"chunk": 8},
-        {"chunk": 1},
-        {"chunk": 2, "loop": "host"},
-        {"chunk": 4, "microbatch": 2},
+        pytest.param({"chunk": 1}, marks=pytest.mark.nightly),
+        pytest.param({"chunk": 2, "loop": "host"}, marks=pytest.mark.nightly),
+        pytest.param({"chunk": 4, "microbatch": 2}, marks=pytest.mark.nightly),
         {"chunk": 1, "devices": tuple(jax.devices()[:4])},
-        {"chunk": 2, "devices": tuple(jax.devices()[:2]), "mapper": "pmap"},
+        pytest.param({"chunk": 2, "devices": tuple(jax.devices()[:2]), "mapper": "pmap"}, marks=pytest.mark.nightly),
     ],
     ids=str,
 )
@@ -115,6 +115,7 @@ def test_training_asks_every_example_of_a_minibatch_once(training):
     assert endpoint.asked == history.queries[-1] == 30 and history.queries[0] == 6
 
 
+@pytest.mark.nightly
 def test_a_training_stage_of_every_class_counts_what_its_classes_ask():
     endpoint = Endpoint()
     oracle = from_callable(endpoint.scores, classes=CLASSES).view(Access.SCORES)

@@ -63,7 +63,10 @@ def _equal(a, b):
     return all(bool((x == y).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)))
 
 
-@pytest.mark.parametrize("module", [Net(), Net(dropout=0.3), Net(normalized=True)])
+@pytest.mark.parametrize(
+    "module",
+    [Net(), *(pytest.param(net, marks=pytest.mark.nightly) for net in (Net(dropout=0.3), Net(normalized=True)))],
+)
 def test_an_easy_problem_is_learned(module):
     variables, history = _fit(module)
     assert _accuracy(module, variables) > 0.97
@@ -242,6 +245,7 @@ def test_trainer_hook_wraps_the_process_and_answer_hook_is_not_for_training():
     _fit(Net(), Defense(answer=refuse), steps=1)
 
 
+@pytest.mark.nightly
 def test_the_same_key_trains_the_same_model():
     module = Net(dropout=0.3, normalized=True)
     (one, _), (same, _), (other, _) = (

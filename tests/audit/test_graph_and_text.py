@@ -46,6 +46,7 @@ def metrics(run, cell):
     return json.loads((run / "cells" / cell / "cell.json").read_text())["metrics"]
 
 
+@pytest.mark.nightly
 def test_a_graph_leaks_where_it_was_learned(runs):
     found = metrics(runs["graph"], "gcn--graph_mi")["auc"]
     assert found["low"] > metrics(runs["graph"], "gcn-shuffled--graph_mi")["auc"]["high"]

@@ -39,6 +39,7 @@ def written(folder, attacks=ATTACKS):
     return path
 
 
+@pytest.mark.nightly
 def test_each_kind_of_observation_ends_in_one_picture_per_case(tmp_path, monkeypatch):
     for name in ("JAXMIA_CACHE", "PATH"):  # no npm, hence no face embedding, which takes its time
         monkeypatch.setenv(name, str(tmp_path / "nowhere"))

@@ -58,7 +58,7 @@ def trained(request):
     return trial, host, attack.solve(outputs)
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", ["microbatch", pytest.param("devices", marks=pytest.mark.nightly)])
 def test_what_is_asked_is_what_is_counted(trained, plan, monkeypatch):
     trial, host, process = trained
     by_case, answer = Counter(), queries.Ledger.answer

@@ -145,6 +145,7 @@ def test_dilated_input_is_as_near_to_the_exact_sum_as_the_raw_convolution(taps, 
     assert ours <= 2 * raw  # 0.5 to 1.75 of it over seeds: another order of summation, not another sum
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "case", ["3x3 stride 1", "3x3 stride 2", "5x5 from one channel", "5x5 transposed stride 2, uneven"]
 )
@@ -171,6 +172,7 @@ def test_few_channels_are_convolved_by_the_block_and_many_by_the_pixel():
     assert strides(1, 13) == strides(16, 12) == ("1", "1")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", ["3x3 stride 1", "5x5 from one channel", "4x4 transposed stride 2"])
 def test_gradients_agree_under_vmap_over_inputs(case):
     x, kernel, options = _arrays(case)
@@ -182,6 +184,7 @@ def test_gradients_agree_under_vmap_over_inputs(case):
     jax.tree.map(_close, per_candidate(conv_general_dilated), per_candidate(lax.conv_general_dilated))
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "case", ["3x3 stride 2", "3x3 to two channels", "5x5 transposed stride 2, uneven", "three groups"]
 )

@@ -33,6 +33,7 @@ def test_starts_at_zero_and_listens_to_level_and_class_of_each_example():
     assert float(jnp.abs(levels[0] - levels[1]).max()) > 1e-3 and float(jnp.abs(levels[0] - levels[2]).max()) > 1e-3
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (64, 3)])
 def test_answers_have_the_shape_of_images(size, channels):
     module, told = Denoiser(3), inputs(size, channels)

@@ -113,6 +113,7 @@ def test_decoder_makes_images_of_any_shape(shape):
     assert float(jnp.abs(slopes).min()) > 0
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("before", "after"), [((8, 8, 3), (4, 4, 6)), ((7, 5, 1), (3, 2, 4)), ((4, 4, 2), (4, 4, 2))])
 def test_map_decoder_undoes_a_block_of_any_shape(before, after):
     module, maps = MapDecoder(before, width=4), jax.random.normal(jax.random.key(1), (2, *after))
@@ -123,6 +124,7 @@ def test_map_decoder_undoes_a_block_of_any_shape(before, after):
     assert float(jnp.abs(slopes).min()) > 0
 
 
+@pytest.mark.nightly
 def test_decoder_reaches_every_pixel():
     """No row or column of a cropped image is cut off from the scores."""
     module = InversionDecoder((56, 46, 1), width=4)

@@ -47,6 +47,7 @@ def test_no_position_sees_the_future(model):
         assert float(changed.min()) > 0, "the past must reach every later position"
 
 
+@pytest.mark.nightly
 def test_shorter_sequences_give_the_same_logits(model):
     module, variables, tokens = model
     apply = compiled(module.apply)

@@ -24,6 +24,7 @@ def _gradient(pool, window):
     return lambda x: jax.grad(lambda x: jnp.sum(jnp.sin(3 * pool(x, window) + 1)))(x)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("shape", "window"), SHAPES)
 def test_value_and_gradient_are_bitwise_those_of_linen(shape, window, ties):

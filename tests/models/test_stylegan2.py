@@ -182,6 +182,7 @@ def test_starting_from_a_feature(variables, w):
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in compiled(jax.grad(total))(second, variables))
 
 
+@pytest.mark.nightly
 def test_cases_with_their_own_w_share_plain_convolutions(variables, w):
     def slope(w, variables):
         return jax.grad(lambda w: jnp.sum(MODULE.apply(variables, w[None], method="synthesize") ** 2))(w)

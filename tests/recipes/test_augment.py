@@ -62,11 +62,13 @@ def test_half_of_the_views_are_turned_where_told():
     np.testing.assert_array_equal(found[~np.array(still)], every[~np.array(still)])
 
 
+@pytest.mark.nightly
 def test_the_gradient_of_a_view_reaches_what_it_shows():
     slope = jax.grad(lambda x: look(KEYS[0], x, scale=(0.5, 0.5)).sum())(IMAGE)
     assert np.all(np.isfinite(slope)) and float(slope.sum()) == pytest.approx(IMAGE.size, rel=1e-4)
 
 
+@pytest.mark.nightly
 def test_brightness_and_contrast():
     changed = np.asarray(jax.vmap(lambda k: jitter(k, 0.5 * IMAGE, brightness=0.2, contrast=0.0))(KEYS))
     factor = changed.mean((1, 2, 3)) / float(0.5 * IMAGE.mean())

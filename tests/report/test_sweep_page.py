@@ -184,6 +184,7 @@ def test_means_over_different_settings_are_said_to_be(tmp_path):
     assert "so the means are over different ones" in one["caption"] and "over different ones" in two["caption"]
 
 
+@pytest.mark.nightly
 def test_heat_maps_are_drawn_of_independent_pairs_alone(pristine_sweep, tmp_path):
     (heat,) = panels.heat_maps(read_sweep(pristine_sweep))
     assert "BREP-MI, convnet: highest" in heat["drawing"].text
@@ -344,6 +345,7 @@ def test_rungs_tell_who_survived(tmp_path):
     assert "at 4" in curve["drawing"].text and "80" not in curve["drawing"].text and "rung 0 alone" in curve["caption"]
 
 
+@pytest.mark.nightly
 def test_a_budget_that_is_swept_heads_its_rung(tmp_path):
     sweep = read_sweep(halved(tmp_path / "sweep", lambda rung: 0.9, budget=["attacks.0.steps"]))
     assert "rung 2: attacks.0.steps = 100" in built(sweep.folder).text
