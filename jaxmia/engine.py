@@ -63,7 +63,6 @@ class Result(NamedTuple):
     training_queries: int | None = None
 
 
-@alone
 def solve(
     process: Process,
     key: Any,
@@ -103,8 +102,23 @@ def solve(
     check_plan(plan)
     cases = as_arrays(cases)
     n = count(cases)
-    ids = _check_ids(ids, n)
-    devices = plan.devices or tuple(jax.local_devices())
+    return _solve(process, key, cases, _check_ids(ids, n), steps, plan, folder=folder, title=title)
+
+
+@alone
+def _solve(
+    process: Process,
+    key: Any,
+    cases: Any,
+    ids: Int[np.ndarray, " n"],
+    steps: int,
+    plan: Plan,
+    *,
+    folder: str | os.PathLike | None,
+    title: str,
+) -> Result:
+    """`solve` of what is legal."""
+    n, devices = len(ids), plan.devices or tuple(jax.local_devices())
     folder = checkpoint.private_folder(folder) if folder is not None else None
     own, key, work, room = own_rows(n), uncommitted(key), None, free_memory(devices)
     programs: Programs | None = None
@@ -264,7 +278,9 @@ def _running(slots: Slots, idle: np.ndarray, waiting: Slots) -> Slots:
 
 def _restore_running(work: _Work, programs: Programs, shelf: pathlib.Path | None) -> Slots:
     """The cases that an earlier run was at, whatever its chunk and devices, `[cases, ...]`."""
-    nobody = jax.tree.map(lambda slot: slot.reshape(-1, *slot.shape[2:])[:0], programs.example)
+    nobody = jax.tree.map(
+        lambda slot: slot.reshape(slot.shape[0] * slot.shape[1], *slot.shape[2:])[:0], programs.example
+    )
     if shelf is None:
         return nobody
     found = checkpoint.load_newest(shelf, nobody, identity=work.identity, any_length=True)

@@ -80,7 +80,6 @@ def prepare(process: Process, key: Any, batch: Any, spread: Spread, ledger: Ledg
     return Training(init, advance, held, constants, layout, before, shapes, (initial, program))
 
 
-@alone
 def fit(
     process: Process,
     key: Any,
@@ -117,6 +116,21 @@ def fit(
     if steps < 1:
         raise ValueError(f"steps: {steps}; legal is 1 or more")
     check_plan(plan)
+    return _fit(process, key, batches, steps, plan, folder=folder, title=title)
+
+
+@alone
+def _fit(
+    process: Process,
+    key: Any,
+    batches: Callable[[int], Any],
+    steps: int,
+    plan: Plan,
+    *,
+    folder: str | os.PathLike | None,
+    title: str,
+) -> tuple[Any, Info]:
+    """`fit` of what is legal."""
     folder = checkpoint.private_folder(folder) if folder is not None else None
     alone = plan.training == "one_device"
     devices = plan.devices or tuple(jax.local_devices() if alone else jax.devices())

@@ -45,6 +45,7 @@ def feature_pruning(*, share: Scalar = 0.6) -> Defense:
     Raises:
       ValueError: for a share outside of 0 to 1.
 
+    >>> import jax
     >>> z = jnp.array([2.0, -3.0, 1.0, 5.0])
     >>> feature_pruning(share=0.5).send(jax.random.key(0), z).tolist()
     [2.0, 0.0, 0.0, 5.0]

@@ -48,6 +48,7 @@ def rounding(*, level: Scalar = 0.1) -> Defense:
     Raises:
       ValueError: if the level is not above 0 and finite.
 
+    >>> import jax
     >>> rounding(level=0.25).answer(jax.random.key(0), jnp.array([0.55, 0.15, 0.3])).tolist()
     [0.5, 0.25, 0.25]
     """

@@ -240,7 +240,10 @@ def _table(entry: Object) -> Table:
 
 
 def _verdict(entry: Object) -> dict[str, Any]:
-    return {"leaks": entry.field("leaks", bool | None, "true, false or null"), "text": entry.text("text")}
+    leaks = entry.values.get("leaks")
+    if leaks not in (True, False, None):
+        raise ValueError(f"{entry.where}: leaks is {leaks!r}; legal is true, false or null")
+    return {"leaks": leaks, "text": entry.text("text")}
 
 
 def _cell(folder: pathlib.Path, targets: dict[str, Target], truth: Truth | None, arrays: bool) -> Cell:

@@ -121,8 +121,8 @@ def python(public: Any, train: Any, *, make: str = "") -> Prior:
 
 
 PRIORS: dict[str, Callable[..., Prior]] = {
-    "python": python,
     "eigenfaces": eigenfaces,
     "wgan": wgan,
     "stylegan2": stylegan2,
+    "python": python,
 }
