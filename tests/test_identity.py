@@ -257,6 +257,7 @@ def asked(folder, slope=1.0, **options):
     return result.output, sum(calls)
 
 
+@pytest.mark.nightly
 def test_a_host_function_in_a_folder_must_be_identified(tmp_path):
     with pytest.raises(ValueError, match=r"folder: .*on_host.*give `from_callable\(..., identity=...\)`"):
         asked(tmp_path / "none")

@@ -106,6 +106,7 @@ def test_one_step_moves_statistics_by_the_momentum():
     np.testing.assert_allclose(variables["batch_stats"]["norm"]["mean"], 0.1 * x.mean(0), rtol=1e-4)
 
 
+@pytest.mark.nightly
 def test_dropout_is_drawn_anew_each_step_and_only_in_training():
     module = Net(dropout=0.5)
     x, y = _blobs(40, 3)
@@ -119,6 +120,7 @@ def test_dropout_is_drawn_anew_each_step_and_only_in_training():
     assert float(plain) != losses[0]
 
 
+@pytest.mark.nightly
 def test_masked_rows_are_ignored():
     x, y = _blobs(40, 3)
     rows = {"x": x, "y": y}

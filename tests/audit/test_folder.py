@@ -112,6 +112,7 @@ def test_other_pictures_under_a_run_folder_are_refused_and_named(which, audited,
     assert "its data has changed" in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 def test_the_name_and_the_pinned_digest_of_a_data_set_are_of_its_pictures(audited):
     people = audited[0].parent / "people"
     options = {"root": str(people), "size": 12, "private": 3}

@@ -54,6 +54,7 @@ def written(run):
     return {path: path.stat().st_mtime_ns for path in run.glob("cells/*/*") if path.is_file()}
 
 
+@pytest.mark.nightly
 def test_finds_what_a_tree_memorized_and_nothing_in_shuffled_labels(finished):
     run = finished / "run"
     found = cells(run)

@@ -152,6 +152,7 @@ def test_more_dependence_is_a_larger_value(measure):
     assert float(_dependence(measure, batch, np.ones((96, 3), np.float32), "x")) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("measure", ["hsic", "coco"])
 def test_gradient_is_finite_where_features_are_constant(measure):
     batch, _ = _data()

@@ -89,6 +89,7 @@ def test_padding_contributes_nothing_whatever_it_holds(microbatch):
     np.testing.assert_allclose(value, _loss(params, None, drawn)[0], rtol=1e-5)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("microbatch", [None, 5])
 def test_an_empty_minibatch_is_noise_alone(microbatch):
     params, batch = _problem()

@@ -45,6 +45,7 @@ def test_two_classes_settle_at_the_root_of_beta():
     assert settled(0.0, far) < 1e-6
 
 
+@pytest.mark.nightly
 def test_padding_rows_and_minibatches_of_one_class_add_nothing():
     mask = np.array([1.0] * 8 + [0.0] * 4, np.float32)
     garbage = np.where(mask[:, None, None] > 0, Z, 99)

@@ -75,6 +75,7 @@ def test_padding_rows_count_nowhere():
     assert not all((a == b).all() for a, b in zip(run(0.5, 1), run(7.0, 1)))
 
 
+@pytest.mark.nightly
 def test_fitting_lowers_the_loss_and_labels_keep_the_largest_score(trained):
     _, defense, history = trained
     assert history.loss[-20:].mean() < 0.7 * history.loss[:20].mean()

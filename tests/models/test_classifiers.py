@@ -69,6 +69,7 @@ def test_logits_features_and_gradients(fitted):
     assert float(jnp.min(jnp.max(jnp.abs(by_image), axis=(1, 2, 3)))) > 0
 
 
+@pytest.mark.nightly
 def test_answer_for_one_example_does_not_depend_on_the_batch(fitted):
     module, _, variables, x = fitted
     # Sums of another batch size are rounded otherwise, by how much depends on the processor: in 64 bits hardly at all.

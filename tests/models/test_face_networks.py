@@ -31,6 +31,7 @@ def test_published_number_of_parameters_of_vgg16():
     assert parameters(VGG16(1000), 64) == convolutions + 2 * 2048 + (2048 + 1) * 1000
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("depth", "blocks"), [(50, (3, 4, 14, 3)), (152, (3, 8, 36, 3))])
 @pytest.mark.parametrize(("size", "side"), [(64, 4), (112, 7)])
 def test_number_of_parameters_of_ir_networks(depth, blocks, size, side):

@@ -36,6 +36,7 @@ def test_shapes_and_features(model):
     }
 
 
+@pytest.mark.nightly
 def test_no_position_sees_the_future(model):
     module, variables, tokens = model
     apply = compiled(module.apply)

@@ -78,6 +78,7 @@ def test_the_page_is_self_contained_and_leads_to_its_cells(pristine_sweep, page)
     assert "url(" not in text and "@import" not in text and all(page.values("img", "alt"))
 
 
+@pytest.mark.nightly
 def test_sections_and_settings_show(page):
     heads = ["Threat model", "Privacy and utility", "By setting", "By two settings", "All cells", "Reproduce"]
     places = [page.text.index(f" {head} ") for head in heads]

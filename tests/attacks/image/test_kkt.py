@@ -114,6 +114,7 @@ def test_candidates_start_where_the_first_layer_reads_zero():
     assert agreement(0.5) >= 0.9
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("center", "found"), [(0.13, True), (0.5, False)])
 def test_around_the_networks_mean_candidates_find_the_images(center, found):
     """A network at its stationary point that subtracts 0.13, the mean pixel of MNIST."""

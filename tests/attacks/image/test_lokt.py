@@ -76,6 +76,7 @@ def test_surrogates_learn_what_the_target_says_of_fakes():
         assert agree > majority + 0.5 * (1 - majority), (agree, majority)
 
 
+@pytest.mark.nightly
 def test_losses_of_both_networks():
     """Against numpy, from the same random numbers."""
     process = attack(target().view(Access.LABELS), gan_rate=0.0, class_weight=0.7).train[0](())

@@ -62,6 +62,7 @@ def test_agents_learn_the_bandit_each_its_own(agents):
     assert np.all(last > np.array(best)[LABELS] - 15), (last, best)
 
 
+@pytest.mark.nightly
 def test_queries_budget_and_the_image_of_highest_confidence(agents):
     _, state, told = agents
     np.testing.assert_array_equal(told.queries[0], 3 * np.arange(1, STEPS + 1))
