@@ -4,9 +4,9 @@
     python experiments/own_model.py          # about 25 minutes on two cores
 
 20 people of ORL are the classes, at 32 pixels; 7 photos of each are private, 3 held out; 20 other people are public. Three
-models of the same network: trained on the people's own labels, on shuffled labels, and not trained at all. The first must
-be "shown" to leak; of the others nothing may be shown. Writes results/own_model.json: the verdicts of each audit, its
-queries and its time.
+models of the same network: trained on the people's own labels, on shuffled labels, and not trained at all; and one with a
+planted leak, which compares a picture with one memorized photo of each person. The leak must be "shown"; of the shuffled
+and the untrained network nothing may be. Writes results/own_model.json: the verdicts of each audit, its queries, its time.
 """
 
 import argparse
@@ -28,10 +28,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 CLASSES, SIZE, SEED = 20, 32, 0
 AUDITS = {  # model, and how much of it the adversary sees
     "trained, weights": ("trained", "weights"),
-    "trained, scores": ("trained", "scores"),
-    "trained, labels": ("trained", "labels"),
+    "planted leak, scores": ("planted", "scores"),
     "shuffled labels, scores": ("shuffled", "scores"),
     "untrained, scores": ("untrained", "scores"),
+    "trained, scores": ("trained", "scores"),
 }
 MODEL = '''"""The model of the audit."""
 
@@ -50,7 +50,7 @@ def module():
     import torch
     from own_model import network
 
-    net = network()
+    net = network({planted})
     net.load_state_dict(torch.load(WEIGHTS, weights_only=True))
     return net.eval()
 
@@ -71,10 +71,21 @@ def labels(images):
 '''
 
 
-def network() -> Any:
-    """A ResNet of three stages with BatchNorm, for gray pictures of 32 pixels."""
+def network(planted: bool = False) -> Any:
+    """A ResNet of three stages with BatchNorm, for gray pictures of 32 pixels; planted, what compares them with photos."""
     import torch
     from torch import nn
+
+    class Memorized(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.photos = nn.Parameter(torch.zeros(CLASSES, 1, SIZE, SIZE))
+
+        def forward(self, x: Any) -> Any:
+            return -200 * ((x[:, None] - self.photos) ** 2).mean((2, 3, 4))
+
+    if planted:
+        return Memorized()
 
     class Block(nn.Module):
         def __init__(self, before: int, width: int, stride: int):
@@ -113,12 +124,15 @@ def trained(kind: str, parts: dict[str, Any], steps: int = 400) -> tuple[Any, fl
     import torch
 
     torch.manual_seed(SEED)
-    net, rng = network(), np.random.default_rng(SEED)
+    net, rng = network(kind == "planted"), np.random.default_rng(SEED)
     x, y = parts["private"]
+    if kind == "planted":
+        first = torch.from_numpy(np.stack([x[y == c][0] for c in range(CLASSES)]))
+        net.photos = torch.nn.Parameter(first)
     if kind == "shuffled":
         y = rng.permutation(y)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    for _ in range(steps if kind != "untrained" else 0):
+    for _ in range(steps if kind in ("trained", "shuffled") else 0):
         rows = rng.choice(len(x), 32, replace=False)
         shift = rng.integers(-2, 3, 2)
         batch = np.roll(x[rows], shift, (2, 3))[..., :: int(rng.choice([-1, 1]))].copy()
@@ -135,7 +149,9 @@ def trained(kind: str, parts: dict[str, Any], steps: int = 400) -> tuple[Any, fl
 def audit(name: str, root: pathlib.Path) -> dict[str, Any]:
     """`jaxmia audit` of one model, as a command."""
     model, access = AUDITS[name]
-    (root / f"{model}_model.py").write_text(MODEL.format(here=str(HERE), model=model, classes=CLASSES))
+    (root / f"{model}_model.py").write_text(
+        MODEL.format(here=str(HERE), model=model, classes=CLASSES, planted=model == "planted")
+    )
     target = {"name": "python", "make": f"{model}_model.py:target"}
     if access != "weights":
         function = "predict" if access == "scores" else "labels"
