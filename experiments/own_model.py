@@ -168,12 +168,13 @@ def audit(name: str, root: pathlib.Path) -> dict[str, Any]:
     # JSON is YAML.
     (root / "audit.yaml").write_text(json.dumps({"data": data, "targets": target, "seed": SEED}))
     run, began = root / f"run_{model}_{access}", time.perf_counter()
+    went_on = run.exists()
     command = [sys.executable, "-m", "jaxmia.cli", "audit", "audit.yaml", "--out", str(run)]
     subprocess.run(command, cwd=root, check=True, env={**os.environ, "JAX_PLATFORMS": "cpu"})
     rows = json.loads((run / "tables.json").read_text())[0]["rows"]
     asked = run / "training" / "asked.txt"
     return {
-        "minutes": round((time.perf_counter() - began) / 60, 1),
+        "minutes": None if went_on else round((time.perf_counter() - began) / 60, 1),
         "queries": sum(map(int, asked.read_text().split())) if asked.exists() else None,
         "warning": json.loads((run / "environment.json").read_text()).get("warning"),
         "verdicts": {

@@ -24,6 +24,9 @@ __all__ = [
 GROWING = ("targets", "defenses", "controls", "attacks")
 """Sections that are lists of what is made one by one."""
 
+ALLOWANCES = ("budget", "per_call")
+"""Keywords of a target that limit how it is asked, and change no answer: a run may go on with others."""
+
 
 def run_digest(config: dict[str, Any]) -> str:
     """sha256 (64 hex digits) of a configuration without what changes the speed alone."""
@@ -54,7 +57,11 @@ def decisions(config: dict[str, Any]) -> dict[str, Any]:
         if section == "controls":
             found[section] = {name: "" for name in value}
         elif section in GROWING:
-            found[section] = {name: digest(settings) for name, settings in named(listed(value))}
+            dropped = ALLOWANCES if section == "targets" else ()
+            found[section] = {
+                name: digest({k: v for k, v in settings.items() if k not in dropped} if dropped else settings)
+                for name, settings in named(listed(value))
+            }
         else:
             found[section] = digest({section: value})
     return found

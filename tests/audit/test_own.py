@@ -320,6 +320,9 @@ def test_an_audit_of_a_function_keeps_its_bill_and_asks_nothing_when_it_is_resum
     table = json.loads((where / "run" / "tables.json").read_text())
     assert [one["title"] for one in table] == ["Verdicts", "Attacks that were not run"]
     assert cli.main(["audit", "audit.yaml", "--out", "run"]) == 0 and asked(where) == before
+    written["targets"]["budget"] = 200_000  # an allowance, by which no answer changes
+    (where / "audit.yaml").write_text(yaml.safe_dump(written))
+    assert cli.main(["audit", "audit.yaml", "--out", "run"]) == 0 and asked(where) == before
     written["targets"]["version"] = "2"
     (where / "audit.yaml").write_text(yaml.safe_dump(written))
     capsys.readouterr()
