@@ -197,6 +197,9 @@ def main() -> None:
     import torch
 
     began, report = time.perf_counter(), record.header(__file__, [SEED])
+    file = options.output / "own_model.json"
+    before = record.read(file) if file.exists() else {}
+    report |= {name: before[name] for name in before if name in AUDITS or name.startswith("accuracy")}
     parts = pictures(options.root)
     for kind in dict.fromkeys(AUDITS[name][0] for name in options.audits):
         net, accuracy = trained(kind, parts)
