@@ -225,11 +225,13 @@ def _attack(options: argparse.Namespace) -> int | None:
             print(f"trained: {where / 'training'}")
             return None
         failed = run.audit([(checked, where)], None, data)
-        if failed:
-            raise FloatingPointError(failed[where])
         print(f"candidates and measurements: {where}")
         options.run = where
-        return None if options.process_id else _report(options)  # what a report reads the first process wrote
+        # What a report reads the first process wrote; what is missing stands on the page as unfinished.
+        status = None if options.process_id else _report(options)
+        if failed:
+            raise FloatingPointError(failed[where])
+        return status
 
 
 def _sweep(options: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ def test_a_starter_is_a_legal_configuration_and_a_model_file(kind, tmp_path, cap
     monkeypatch.setattr(battery, "granted", lambda section: battery.Access.SCORES)
     checked = config.load("audit.yaml", [], schema, battery.complete)
     assert checked["targets"]["name"] == ("callable" if kind == "callable" else "python")
-    assert list(checked["controls"]) == [f"{checked['targets']['name']}-permuted"]
+    assert list(checked["controls"]) == ["my_model-permuted"]
     assert checked["data"]["private"] == "pictures/train" and checked["attacks"]
     assert cli.main(["init", kind, "--out", str(tmp_path / "new")]) == 2 and "there already" in capsys.readouterr().err
 

@@ -4,6 +4,7 @@ A run folder is of one set of targets and adversaries. What is judged by may cha
 of `GROWING` may get longer, since what is there stays as it is.
 """
 
+import pathlib
 from typing import Any
 
 from jaxmia.audit import schema
@@ -101,14 +102,16 @@ def keywords(section: dict[str, Any]) -> dict[str, Any]:
 def _short(section: dict[str, Any] | None) -> str:
     parts = []
     while section:
-        parts.append(section["name"].rsplit("/", 1)[-1])
+        code = section.get("make") or section.get("predict") or ""  # the user's own, FILE.py:FUNCTION
+        own = pathlib.Path(code.rpartition(":")[0]).stem
+        parts.append(own or section["name"].rsplit("/", 1)[-1])
         section = section.get("base")
     return "_".join(parts)
 
 
 def named(sections: list[Any]) -> list[tuple[str, Any]]:
     """Each section with a name of its own, that of its base with it: what stands more than once is numbered. A list of
-    sections, of defenses that act together, is named by all of them.
+    sections, of defenses that act together, is named by all of them; what code of the user's makes, by its file.
 
     >>> [name for name, _ in named([{"name": "image/gmi"}, {"name": "image/gmi", "steps": 5}])]
     ['gmi', 'gmi-2']
@@ -116,6 +119,8 @@ def named(sections: list[Any]) -> list[tuple[str, Any]]:
     'lomma_gmi'
     >>> named([[{"name": "bido"}, {"name": "rounding"}]])[0][0]
     'bido_and_rounding'
+    >>> named([{"name": "python", "make": "my_model.py:target"}])[0][0]
+    'my_model'
     """
     seen: dict[str, int] = {}
     out = []

@@ -323,6 +323,13 @@ def test_an_audit_of_a_function_keeps_its_bill_and_asks_nothing_when_it_is_resum
     written["targets"]["budget"] = 200_000  # an allowance, by which no answer changes
     (where / "audit.yaml").write_text(yaml.safe_dump(written))
     assert cli.main(["audit", "audit.yaml", "--out", "run"]) == 0 and asked(where) == before
+    written["targets"]["budget"] = looked + 200
+    (where / "audit.yaml").write_text(yaml.safe_dump(written))
+    (where / "run" / "training" / "asked.txt").rename(where / "asked.txt")
+    assert cli.main(["audit", "audit.yaml", "--out", "spent"]) == 2
+    said = capsys.readouterr()
+    assert "too many, so they were not asked" in said.err and "report:" in said.out
+    assert "unfinished" in (where / "spent" / "report.html").read_text().lower()
     written["targets"]["version"] = "2"
     (where / "audit.yaml").write_text(yaml.safe_dump(written))
     capsys.readouterr()
