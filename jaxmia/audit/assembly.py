@@ -69,7 +69,7 @@ def assemble(section: dict[str, Any], inputs: Inputs) -> tuple[Attack, Access]:
     The card says the least access; settings that want more get more, as far as the target grants it.
     """
     method = attacks.get(section["name"])
-    shown = inputs.modality.shown(inputs.fitted.target, method.card, inputs.config)
+    shown = inputs.modality.shown(inputs.fitted, method.card, inputs.config)
     make, access = _factory(section, inputs), Access(method.card.access)
     while True:
         try:

@@ -48,7 +48,7 @@ def observed(inputs: Inputs, card: Card, served: Fitted) -> Observed:
     found = modality.observe[card.observes](inputs)
     if not found.served:
         return found
-    view = modality.shown(served.target, card, config).view(Access.SCORES)
+    view = modality.shown(served, card, config).view(Access.SCORES)
     keys = jax.random.split(jax.random.key(config["seed"]), len(found.groups))
     return found._replace(cases=asked(jax.vmap(view.answer), keys, found.cases))
 

@@ -83,6 +83,7 @@ class Fitted(NamedTuple):
       spent: what the defense has to say of the privacy that was spent; "" for nothing.
       labels: that it learned, where an adversary is told those; a control's are shuffled.
       notes: sentences on it that a reader of the page must know.
+      views: what else of it attacks may be shown or observe, by names of the modality.
     """
 
     target: Target
@@ -90,6 +91,7 @@ class Fitted(NamedTuple):
     spent: str = ""
     labels: Any = None
     notes: tuple[str, ...] = ()
+    views: Mapping[str, Any] = {}
 
 
 class Observed(NamedTuple):
@@ -196,7 +198,7 @@ class Modality(NamedTuple):
       judges: `(Inputs, folder, fit) -> Panel`.
       baselines: name -> `Baseline`.
       controls: kinds of targets from which nothing can be recovered: "shuffled" labels, "untrained", "constant".
-      shown: `(target, card, configuration) -> ` the part of the target that an attack is shown.
+      shown: `(Fitted, card, configuration) -> ` the target, or the part of it, that an attack is shown.
       truth: what the page shows as private, arrays of truth.npz.
       check: `Inputs -> None`, raises ValueError for what contradicts itself in the sections of its own.
       others: `Inputs -> ` what is trained beside the targets: by name its section, and `fit -> anything` that trains it.
@@ -217,7 +219,7 @@ class Modality(NamedTuple):
     judges: Callable[[Any, Any, Any], Panel] = lambda inputs, folder, fit: Panel()
     baselines: Mapping[str, Baseline] = {}
     controls: tuple[str, ...] = ("shuffled",)
-    shown: Callable[[Target, Card, dict[str, Any]], Target] = lambda target, card, config: target
+    shown: Callable[[Fitted, Card, dict[str, Any]], Target] = lambda fitted, card, config: fitted.target
     truth: Callable[[Any], Arrays] = lambda data: {}
     check: Callable[[Any], None] = lambda inputs: None
     others: Callable[[Any], Mapping[str, tuple[Any, Callable[[Any], Any]]]] = lambda inputs: {}

@@ -240,7 +240,7 @@ def _attack(section: dict[str, Any], inputs: Inputs, measure: "_Trainings", limi
     seen = inputs.modality.observe[card.observes](inputs)
     n, cases = len(jax.tree.leaves(seen.cases)[0]), jax.tree.map(lambda leaf: leaf[:1], seen.cases)
     if seen.served:
-        view = inputs.modality.shown(inputs.fitted.target, card, inputs.config).view(Access.SCORES)
+        view = inputs.modality.shown(inputs.fitted, card, inputs.config).view(Access.SCORES)
         served = jax.eval_shape(view.answer, jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], cases))
         cases = jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), served)
     return rows + _solved(attack.solve(fitted), cases, n, run, limit, timed)

@@ -1,5 +1,6 @@
 """Audits of made-up graphs and texts: controls, defenses, exhibits, judging again; and what their data refuse."""
 
+import functools
 import json
 
 import numpy as np
@@ -31,15 +32,17 @@ CONFIGS = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run folder of each modality."""
-    made = {}
-    for name, text in CONFIGS.items():
+def run_of(tmp_path_factory):
+    """The run folder of a configuration, made once."""
+
+    @functools.cache
+    def make(name):
         folder = tmp_path_factory.mktemp(name)
-        (folder / "run.yaml").write_text(text)
+        (folder / "run.yaml").write_text(CONFIGS[name])
         assert cli.main(["attack", str(folder / "run.yaml"), "--out", str(folder / "run")]) == 0
-        made[name] = folder / "run"
-    return made
+        return folder / "run"
+
+    return make
 
 
 def metrics(run, cell):
@@ -47,31 +50,34 @@ def metrics(run, cell):
 
 
 @pytest.mark.nightly
-def test_a_graph_leaks_where_it_was_learned(runs):
-    found = metrics(runs["graph"], "gcn--graph_mi")["auc"]
-    assert found["low"] > metrics(runs["graph"], "gcn-shuffled--graph_mi")["auc"]["high"]
-    constant = metrics(runs["graph"], "gcn-constant--graph_mi")["auc"]
+def test_a_graph_leaks_where_it_was_learned(run_of):
+    run = run_of("graph")
+    found = metrics(run, "gcn--graph_mi")["auc"]
+    assert found["low"] > metrics(run, "gcn-shuffled--graph_mi")["auc"]["high"]
+    constant = metrics(run, "gcn-constant--graph_mi")["auc"]
     assert constant["value"] == 0.5
-    known = metrics(runs["graph"], "baseline--features_labels")
+    known = metrics(run, "baseline--features_labels")
     assert abs(known["excess_auc_over_features_and_labels"]["value"]) < 1e-3
-    assert "Edges named first" in (runs["graph"] / "report.html").read_text()
+    assert "Edges named first" in (run / "report.html").read_text()
 
 
-def test_a_text_exposes_what_was_planted_often(runs):
-    found = metrics(runs["text"], "lstm--secret_sharer")
+def test_a_text_exposes_what_was_planted_often(run_of):
+    run = run_of("text")
+    found = metrics(run, "lstm--secret_sharer")
     assert found["exposure_planted_32_times"]["low"] > found["exposure_never_planted"]["high"]
-    untrained = metrics(runs["text"], "lstm-untrained--secret_sharer")["exposure_planted_32_times"]
+    untrained = metrics(run, "lstm-untrained--secret_sharer")["exposure_planted_32_times"]
     assert found["exposure_planted_32_times"]["low"] > untrained["high"]
-    page = (runs["text"] / "report.html").read_text()
+    page = (run / "report.html").read_text()
     assert "times planted" in page and "the random number is" in page
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", list(CONFIGS))
-def test_judging_again_finds_the_same(name, runs, capsys):
-    before = (runs[name] / "results.csv").read_text()
-    assert cli.main(["evaluate", str(runs[name])]) == 0
-    assert (runs[name] / "results.csv").read_text() == before
+def test_judging_again_finds_the_same(name, run_of, capsys):
+    run = run_of(name)
+    before = (run / "results.csv").read_text()
+    assert cli.main(["evaluate", str(run)]) == 0
+    assert (run / "results.csv").read_text() == before
     capsys.readouterr()
 
 

@@ -13,7 +13,7 @@ from jaxmia.audit import battery, own, verdicts
 from jaxmia.audit.code import function_of
 from jaxmia.audit.examination import FIRST, examine, unlike_chance
 from jaxmia.audit.modality import Training
-from jaxmia.modalities.image.data import folders
+from jaxmia.modalities.image.folders import folders
 from jaxmia.modalities.image.priors import PRIORS
 
 CLASSES, SHAPE, KEY = 4, (6, 6, 1), jax.random.key(0)

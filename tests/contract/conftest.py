@@ -2,15 +2,18 @@
 
 import pytest
 
-from tests.contract.methods import CHAOTIC, LONG
+from tests.contract.methods import CHAOTIC, LONG, TRAINED
+
+NIGHTLY = {"test_meaning.py": LONG | TRAINED, "test_queries.py": LONG}
 
 
 def pytest_collection_modifyitems(items):
-    """Digests of attacks whose training is long, which are of a training of their own, compiled as users do; and agents."""
+    """Meaning where a training is long; digests of long trainings, which are of a training of their own; and agents."""
     for item in items:
         method = getattr(item, "callspec", None) and item.callspec.params.get(
             "trial", item.callspec.params.get("trained")
         )
-        digest = item.name.startswith("test_golden_digest[") and method.name in CHAOTIC
-        if digest or (item.path.name in ("test_meaning.py", "test_queries.py") and getattr(method, "name", "") in LONG):
+        name = getattr(method, "name", "")
+        digest = item.name.startswith("test_golden_digest[") and name in CHAOTIC
+        if digest or name in NIGHTLY.get(item.path.name, ()):
             item.add_marker(pytest.mark.nightly)

@@ -15,6 +15,7 @@ from jaxmia.modalities.image import data, judging, targets, zoo
 from jaxmia.modalities.image.inputs import INPUTS, TARGET_INPUTS, attacked, decoder_width, networks
 from jaxmia.modalities.image.observe import OBSERVE, shown
 from jaxmia.modalities.image.priors import PRIORS
+from jaxmia.modalities.image.scene import Scene
 from jaxmia.modalities.image.targets import evaluator
 from jaxmia.sections import Section, check_numbers, within
 
@@ -61,7 +62,7 @@ def others(inputs: Inputs) -> dict[str, Any]:
     return found
 
 
-def truth(scene: data.Scene) -> Arrays:
+def truth(scene: Scene) -> Arrays:
     """One private picture of each class, and its name."""
     private = scene.split.train
     first = np.array([np.flatnonzero(private.labels == c)[0] for c in range(len(scene.names))])

@@ -1,46 +1,21 @@
 """What an image audit runs on: data sets with their private and public split."""
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 
 from jaxmia.audit.modality import MadeUp
-from jaxmia.config import digest
 from jaxmia.data import splits
 from jaxmia.data.folders import loose_pictures
 from jaxmia.data.splits import Manifest, Split
 from jaxmia.data.types import Images
+from jaxmia.modalities.image.folders import folders
 from jaxmia.modalities.image.priors import MADE_UP
+from jaxmia.modalities.image.scene import Scene, existing_folder, on_both_sides, rows_of
 
-__all__ = ["DATA", "Scene", "made_up"]
-
-
-class Scene(NamedTuple):
-    """A data set, split.
-
-    Attributes:
-      name: of the data set, for pictures of the user's with the first digits of their digest.
-      split: train, validation and locked test of the private classes, and public images of other classes.
-      names: of the private classes.
-      faces: whether the pictures are known to be faces, so that the pretrained face embedding can judge.
-      contents: sha256 of each part's pictures and labels (`splits.contents`).
-      notes: sentences on the data that a reader of the report must know.
-    """
-
-    name: str
-    split: Split
-    names: tuple[str, ...]
-    faces: bool
-    contents: dict[str, str]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def digest(self) -> str:
-        """sha256 of all parts: two people who name it speak of the same pictures, divided alike."""
-        return digest(self.contents)
+__all__ = ["DATA", "made_up"]
 
 
 def orl(*, height: int = 56, width: int = 46, split_seed: int = 0) -> Scene:
@@ -70,8 +45,8 @@ def _at_most(images: Images, per_class: int, seed: int) -> Images:
     if per_class < 1:
         raise ValueError(f"data.per_class: {per_class}; legal is 1 or more")
     order = np.random.default_rng(seed).permutation(len(images.labels))
-    rows = np.sort(np.concatenate([order[images.labels[order] == c][:per_class] for c in range(len(images.names))]))
-    return Images(images.images[rows], images.labels[rows], images.names)
+    of_class = [order[images.labels[order] == c][:per_class] for c in range(len(images.names))]
+    return rows_of(images, np.sort(np.concatenate(of_class)))
 
 
 def folder(
@@ -105,7 +80,7 @@ def folder(
     """
     from jaxmia.data import image_folder
 
-    at = _existing("root", root, "a subfolder of pictures per person")
+    at = existing_folder("root", root, "a subfolder of pictures per person")
     images = image_folder(at, size, channels=channels, crop=crop, broken=broken)
     order = np.random.default_rng(split_seed).permutation(len(images.names))
     _check_private(private, len(order), bool(public_root), manifest)
@@ -122,68 +97,6 @@ def folder(
         how = {"channels": channels, "broken": broken, "most": public_most, "seed": split_seed}
         public = _public(public_root, size, crop=public_crop, **how)
     return _scene("folder", images, made, public, public_most, split_seed, faces, sha256)
-
-
-def folders(
-    *,
-    private: str = "",
-    held_out: str = "",
-    public: str = "",
-    size: int | tuple[int, int] = 64,
-    channels: Literal[1, 3] = 3,
-    crop: int | tuple[int, int] | None = None,
-    broken: float = 0.0,
-    faces: bool = False,
-    classes: str = "",
-    public_most: int | None = None,
-) -> Scene:
-    """The pictures of a model that is there: those it was trained on and others of the same classes, each in a subfolder
-    per class, and public ones anywhere below a folder.
-
-    `classes` is a file with the names of the classes, one in a line, as the model counts them; without it they are the
-    subfolders in sorted order, as torchvision's ImageFolder counts them. Every second held-out picture of a class is for
-    validation, the others are the test. The other keywords are those of `folder`.
-    """
-    from jaxmia.data import image_folder
-
-    how = {"channels": channels, "crop": crop, "broken": broken}
-    parts = {}
-    for key, root in (("private", private), ("held_out", held_out)):
-        parts[key] = image_folder(_existing(key, root, "a subfolder of pictures per class"), size, **how)
-    names = _class_names(classes) if classes else parts["private"].names
-    train, held = (_renamed(key, images, names) for key, images in parts.items())
-    second = np.array([np.count_nonzero(held.labels[:i] == label) % 2 == 1 for i, label in enumerate(held.labels)])
-    there = _existing("public", public, "public pictures below it")
-    others = loose_pictures(there, size, **how, most=public_most, seed=0)
-    made = Split(train, _rows(held, second), _rows(held, ~second), others)
-    notes = train.notes + held.notes + others.notes + _on_both_sides(made)
-    scene = Scene("folders", made, names, faces, splits.contents(made), notes)
-    return scene._replace(name=f"folders {scene.digest[:12]}")
-
-
-def _class_names(file: str) -> tuple[str, ...]:
-    path = os.path.expanduser(file)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"data.classes: {file!r} is no file; name one with a class in each line")
-    with open(path, encoding="utf-8") as lines:
-        return tuple(line.strip() for line in lines if line.strip())
-
-
-def _renamed(key: str, images: Images, names: tuple[str, ...]) -> Images:
-    """The same pictures with labels that count `names`."""
-    strange = sorted(set(images.names) - set(names))
-    missing = sorted(set(names) - set(images.names))
-    if strange or missing:
-        raise ValueError(
-            f"data.{key}: has {', '.join(strange) or 'nothing'} besides the classes, and lacks "
-            f"{', '.join(missing) or 'nothing'}; legal is a subfolder for each of {', '.join(names)}"
-        )
-    order = np.array([names.index(name) for name in images.names])
-    return Images(images.images, order[images.labels], names, images.notes)
-
-
-def _rows(images: Images, chosen: np.ndarray) -> Images:
-    return Images(images.images[chosen], images.labels[chosen], images.names)
 
 
 def celeba(
@@ -207,7 +120,7 @@ def celeba(
     """
     from jaxmia.data import celeba as source
 
-    images = source(_existing("root", root, "identity_CelebA.txt in it"), size)
+    images = source(existing_folder("root", root, "identity_CelebA.txt in it"), size)
     _check_private(private, len(images.names), False, manifest)
     first = splits.most_frequent(images.labels, images.names, private)
     others = sorted(set(images.names) - set(first), key=int)
@@ -216,14 +129,6 @@ def celeba(
     if public_root:
         public = _public(public_root, size, crop=public_crop, most=public_most, seed=split_seed)
     return _scene("celeba", images, made, public, public_most, split_seed, True, sha256)
-
-
-def _existing(key: str, folder: str, content: str) -> str:
-    """The folder that `data.<key>` names, with `~` written out."""
-    path = os.path.expanduser(folder)
-    if not folder or not os.path.isdir(path):
-        raise FileNotFoundError(f"data.{key}: {folder!r} is no folder; name one with {content}")
-    return path
 
 
 def _check_private(private: int, people: int, elsewhere: bool, manifest: str) -> None:
@@ -256,7 +161,7 @@ def _manifest(
 
 
 def _public(root: str, size: Any, **how: Any) -> Images:
-    return loose_pictures(_existing("public_root", root, "public pictures below it"), size, **how)
+    return loose_pictures(existing_folder("public_root", root, "public pictures below it"), size, **how)
 
 
 def _scene(
@@ -276,50 +181,19 @@ def _scene(
         public = parts.public
         if public_most is not None and public_most < len(public.labels):
             rows = np.sort(np.random.default_rng(seed).choice(len(public.labels), public_most, replace=False))
-            public = Images(public.images[rows], public.labels[rows], public.names)
+            public = rows_of(public, rows)
     if len(public.labels) == 0:
         raise ValueError("data: nobody is public; name fewer private people, or a data.public_root")
     for part in ("train", "test"):
         if len(getattr(parts, part).labels) == 0:
             raise ValueError(f"data: the division leaves no pictures to {part}")
     parts = parts._replace(public=public)
-    scene = Scene(name, parts, manifest.private, faces, splits.contents(parts), notes + _on_both_sides(parts))
+    scene = Scene(name, parts, manifest.private, faces, splits.contents(parts), notes + on_both_sides(parts))
     if sha256 and scene.digest != sha256:
         raise ValueError(
             f"data.sha256: {sha256}; the pictures have {scene.digest}: others, cut, resized or divided otherwise"
         )
     return scene._replace(name=f"{name} {scene.digest[:12]}")
-
-
-def _on_both_sides(parts: Split) -> tuple[str, ...]:
-    """What to say of private pictures that are public as well, pixel for pixel at this size.
-
-    Raises:
-      ValueError: if all pictures of somebody private are: a folder was linked or copied.
-    """
-    public = {hashlib.sha256(image).digest(): label for image, label in zip(parts.public.images, parts.public.labels)}
-    found: dict[str, list[str]] = {}
-    for name, images in zip(parts.train.names, _by_class(parts)):
-        seen = [public.get(hashlib.sha256(image).digest()) for image in images]
-        others = sorted({parts.public.names[label] for label in seen if label is not None})
-        if None not in seen:
-            raise ValueError(
-                f"data: all {len(images)} pictures of {name}, who is private, are public too, as {', '.join(others)}; "
-                "remove that link or copy, since an adversary who has seen the private people proves nothing"
-            )
-        if others:
-            found[name] = others
-    if not found:
-        return ()
-    named = "; ".join(f"{name} as {', '.join(others)}" for name, others in list(found.items())[:5])
-    more = f" and {len(found) - 5} others" if len(found) > 5 else ""
-    return (f"Private pictures are public too, which makes attacks look stronger than they are: of {named}{more}.",)
-
-
-def _by_class(parts: Split) -> Iterator[np.ndarray]:
-    """All pictures of each private class, class by class."""
-    for c in range(len(parts.train.names)):
-        yield np.concatenate([part.images[part.labels == c] for part in (parts.train, parts.validation, parts.test)])
 
 
 DATA: dict[str, Callable[..., Scene]] = {

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxmia.audit.inputs import Inputs
-from jaxmia.audit.modality import Observed
+from jaxmia.audit.modality import Fitted, Observed
 from jaxmia.core import Card
 from jaxmia.modalities.image.inputs import attacked
 from jaxmia.target import Target
@@ -45,8 +45,8 @@ OBSERVE: dict[str, Callable[[Inputs], Observed]] = {
 }
 
 
-def shown(target: Target, card: Card, config: dict) -> Target:
+def shown(fitted: Fitted, card: Card, config: dict) -> Target:
     """What an attack is shown of a target: its first layers alone, where it observes their features, or explanations."""
     if card.observes == "explained_scores":
-        return target.explained()
-    return target.until(config["split"]) if card.observes == "features" else target
+        return fitted.target.explained()
+    return fitted.target.until(config["split"]) if card.observes == "features" else fitted.target

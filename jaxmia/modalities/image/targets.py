@@ -21,8 +21,8 @@ from jaxmia.compiling import jit
 from jaxmia.data import faces, to_float
 from jaxmia.metrics.estimate import bootstrap
 from jaxmia.modalities.image import zoo
-from jaxmia.modalities.image.data import Scene
 from jaxmia.modalities.image.judging import classifier_judge, embedding_judge
+from jaxmia.modalities.image.scene import Scene
 from jaxmia.oracle import Access, Outputs, sown_features
 from jaxmia.plan import Plan
 from jaxmia.target import digest
