@@ -9,12 +9,12 @@ from jaxmia.core import Defense, Guard, Process
 
 __all__ = ["compose", "sets"]
 
-_AT_MOST_ONE = ("grads", "trainer", "guard", "batches", "spent")
+_AT_MOST_ONE = ("grads", "trainer", "guard", "batches")
 _PLAIN = Defense()
 
 
 def compose(parts: Mapping[str, Defense]) -> Defense:
-    """Several defenses as one; the first acts first, on the model, on its data and on what it answers.
+    """Several defenses as one; the first acts first, on the model, its data, its graph and on what it answers.
 
     Keys are split, so that the parts draw independently of one another; one part alone draws as it would by itself.
     Losses wrap one another: each defense adds a term of its own to the loss that it is given, and sums commute.
@@ -47,6 +47,7 @@ def compose(parts: Mapping[str, Defense]) -> Defense:
     return Defense(
         model=_in_turn([part.model for part in members]),
         data=_keyed([part.data for part in members if sets(part, "data")]),
+        graph=_keyed([part.graph for part in members if sets(part, "graph")], _PLAIN.graph),
         loss=_in_turn([part.loss for part in members]),
         grads=_only(members, "grads"),
         optim=_in_turn([part.optim for part in members]),
@@ -55,7 +56,7 @@ def compose(parts: Mapping[str, Defense]) -> Defense:
         send=_keyed([part.send for part in members if sets(part, "send")]),
         guard=_guard(members),
         batches=_only(members, "batches"),
-        spent=_only(members, "spent"),
+        spent=_said([part.spent for part in members if part.spent is not None]),
         couples=bool(coupled),
         keeps_label=bool(answering) and all(part.keeps_label for part in answering),
     )
@@ -80,19 +81,26 @@ def _in_turn(hooks: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return all_of
 
 
-def _keyed(hooks: Sequence[Callable[[Any, Any], Any]]) -> Callable[[Any, Any], Any]:
-    """One after the other, each with a key of its own."""
+def _keyed(hooks: Sequence[Callable[..., Any]], none: Callable[..., Any] = _PLAIN.answer) -> Callable[..., Any]:
+    """One after the other, each with a key of its own, and with what else they are told; `none` where there is none."""
     if not hooks:
-        return _PLAIN.answer
+        return none
     if len(hooks) == 1:
         return hooks[0]
 
-    def all_of(key: Any, value: Any) -> Any:
+    def all_of(key: Any, value: Any, *told: Any) -> Any:
         for own, hook in zip(jax.random.split(key, len(hooks)), hooks, strict=True):
-            value = hook(own, value)
+            value = hook(own, value, *told)
         return value
 
     return all_of
+
+
+def _said(parts: Sequence[Callable[[int, int, int], str]]) -> Callable[[int, int, int], str] | None:
+    """Each says for itself what its guarantee came to; what follows from all of them together is not worked out."""
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    return lambda size, examples, steps: "; ".join(part(size, examples, steps) for part in parts)
 
 
 def _guard(members: Sequence[Defense]) -> Guard | None:

@@ -156,6 +156,10 @@ def _same_second(_: Any, value: Any) -> Any:
     return value
 
 
+def _same_edges(_: Any, edges: Any, nodes: int) -> Any:
+    return edges
+
+
 def _value_and_grad(loss: Callable) -> Callable:
     return jax.value_and_grad(loss, has_aux=True)
 
@@ -166,6 +170,10 @@ class Defense(NamedTuple):
     Attributes:
       model: `module -> module` (bottlenecks, skip removal).
       data: `(key, batch) -> batch`, on training minibatches, traced.
+      graph: `(key, edges [m, 2], nodes) -> edges [k, 2]`, int32, of an undirected graph: nodes i < j, each pair once, in
+        order, before and after. Called once, before the training, on the host and never traced, since the number of edges
+        changes; the graph that comes out is trained on and answered from. Noise that is drawn anew with every minibatch or
+        query would average out, and spend its epsilon as often. The key is as secret as the edges.
       loss: `loss -> loss`, where a loss is `(outputs, batch) -> scalar`; outputs has `logits [n, classes]` and
         `features`, a dict of named hidden features `[n, ...]`.
       grads: `loss -> value_and_grad`, how gradients are taken (DP-SGD clips and adds noise here). The loss is
@@ -187,6 +195,7 @@ class Defense(NamedTuple):
 
     model: Callable[[Any], Any] = _same
     data: Callable[[Key, Any], Any] = _same_second
+    graph: Callable[[Key, Any, int], Any] = _same_edges
     loss: Callable[[Callable], Callable] = _same
     grads: Callable[[Callable], Callable] = _value_and_grad
     optim: Callable[[Any], Any] = _same

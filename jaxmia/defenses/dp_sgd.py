@@ -10,7 +10,7 @@ where each of the N examples is in a minibatch with probability q, independently
 steps (Poisson sampling). Dividing by the size that was drawn, or walking through shuffled minibatches of one
 size, would void the account. Three parts belong together: `poisson_batches` draws minibatches, the defense
 takes gradients, and `epsilon` gives the (epsilon, delta) guarantee, for neighbors that differ by the presence
-of one example, of as many steps as were taken.
+of one example, of as many steps as were taken; `noise_for` gives the sigma that a wanted epsilon needs.
 
 What differs. The paper clips the whole gradient or each layer; here the whole. It accounts by moments; here by
 privacy loss distributions, which are tight (Koskela, Jalko, Honkela 2020; for sigma 1.1, q 0.01, 1000 steps
@@ -36,7 +36,7 @@ import optax
 from jaxmia.core import Card, Defense, Scalar
 from jaxmia.packages import require
 
-__all__ = ["CARD", "dp_sgd", "epsilon", "poisson_batches"]
+__all__ = ["CARD", "dp_sgd", "epsilon", "noise_for", "poisson_batches"]
 
 CARD = Card(
     title="DP-SGD",
@@ -216,6 +216,42 @@ def epsilon(
     ledger = accounting.pld.PLDAccountant() if accountant == "pld" else accounting.rdp.RdpAccountant()
     one_step = accounting.PoissonSampledDpEvent(rate, accounting.GaussianDpEvent(noise_multiplier))
     return float(ledger.compose(one_step, steps).get_epsilon(delta))
+
+
+def noise_for(most: float, *, rate: float, steps: int, delta: float, accountant: str = "pld") -> float:
+    """The least noise multiplier whose epsilon is at most `most`, and at most 0.1 percent more than that.
+
+    By bisection; each of some 20 halvings asks `epsilon` once, which takes seconds with "pld" and many steps. What is
+    returned was accounted for itself, so that it keeps the promise.
+
+    Args:
+      most: the epsilon that may be spent, above 0.
+      rate: q, as in `epsilon`.
+      steps: to be taken, 1 or more.
+      delta: as in `epsilon`.
+      accountant: as in `epsilon`.
+
+    Raises:
+      ImportError: without dp-accounting, naming the extra that installs it.
+      ValueError: if a number or the accountant is out of range, or no noise up to 1e6 is enough.
+    """
+    _finite("most", most)
+    if steps < 1:
+        raise ValueError(f"steps: {steps}; legal is 1 or more")
+
+    def spends(sigma: float) -> float:
+        return epsilon(noise_multiplier=sigma, rate=rate, steps=steps, delta=delta, accountant=accountant)
+
+    high = 1.0
+    while spends(high) > most:
+        high *= 2
+        if high > 1e6:
+            raise ValueError(f"most: {most}; legal is what a noise multiplier of up to 1e6 can keep")
+    low = high / 2 if high > 1 else 0.0  # without noise nothing is kept
+    while high - low > 1e-3 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if spends(middle) > most else (low, middle)
+    return high
 
 
 def _fewest_rows(rows: int, rate: float) -> int:

@@ -1,4 +1,7 @@
-"""What every defense must satisfy: its card names its hooks, and no attack is edited to meet it."""
+"""What every defense must satisfy: its card names its hooks, and no attack is edited to meet it.
+
+Where a defense changes graphs, the rows of a minibatch are nodes, joined in a ring that the defense has changed.
+"""
 
 import doctest
 import inspect
@@ -13,6 +16,7 @@ import optax
 
 from jaxmia import train
 from jaxmia.adapters.linen import from_linen
+from jaxmia.composing import sets
 from jaxmia.core import Attack, Card, Defense, Scenario
 from jaxmia.discovery import Method
 from jaxmia.engine import Status, fit, run
@@ -26,14 +30,19 @@ from jaxmia.testing.trial import KEY, ONE
 __all__ = ["check", "trained"]
 
 BATCH = 32
+RING = np.array(sorted([(0, BATCH - 1), *((i, i + 1) for i in range(BATCH - 1))]), np.int32)
 SUPPLIED = {"expected_batch_size": float(BATCH)}  # what a factory may ask for by name
 
 
 class Network(nn.Module):
-    """One hidden layer, exposed as "hidden", and one with a shortcut, so that there is what defenses exchange."""
+    """One hidden layer, exposed as "hidden", and one with a shortcut, so that there is what defenses exchange.
+
+    It sums over no neighbors, so that the noise of such sums, `deviation`, changes nothing.
+    """
 
     skip: tuple[Any, ...] | None = None
     head: Callable[[int], nn.Module] = nn.Dense
+    deviation: Callable[[int], float] | None = None
 
     @nn.compact
     def __call__(self, x: Any, train: bool = False) -> Any:
@@ -49,10 +58,11 @@ def trained(defense: Defense, steps: int = 100) -> tuple[Target, np.ndarray, np.
     """The target that the defense trained and serves, on noisy prototypes, and these with their labels."""
     x, labels = image.images(0, 600)
     x = x.reshape(-1, *image.SHAPE)
+    graph = {"edges": defense.graph(KEY, RING, BATCH)} if sets(defense, "graph") else {}
 
     def batches(step: int) -> Any:
         rows = np.random.default_rng(step).integers(0, len(x), BATCH)
-        return {"x": x[rows], "y": labels[rows].astype(np.int32)}
+        return {"x": x[rows], "y": labels[rows].astype(np.int32), **graph}
 
     process = train.supervised(Network(), optax.adam(0.01), steps=steps, defense=defense)
     variables, _ = fit(process, KEY, batches, plan=ONE)
@@ -68,6 +78,7 @@ def check(method: Method, inputs: dict[str, Any]) -> None:
     given = {**SUPPLIED, **inputs}
     defense = method.factory(**{name: given[name] for name in method.inputs})
     _card_and_documentation(method, defense)
+    _one_graph_comes_out(defense)
     _trains_serves_and_meets_an_attack(defense)
 
 
@@ -86,6 +97,17 @@ def _card_and_documentation(method: Method, defense: Defense) -> None:
     hooks = {name for name in Defense._fields if getattr(defense, name) is not getattr(plain, name)} - {*flags}
     assert hooks, "sets no hook"
     assert hooks == set(card.hook.split(", ")), f"CARD.hook is {card.hook!r}; it sets {', '.join(sorted(hooks))}"
+
+
+def _one_graph_comes_out(defense: Defense) -> None:
+    """Simple, undirected, in order, of the nodes that there are, and the same again from the same key."""
+    empty = np.zeros((0, 2), np.int32)
+    for edges, nodes in ((RING, BATCH), (empty, BATCH)):
+        made = np.asarray(defense.graph(KEY, edges, nodes))
+        assert made.dtype == np.int32 and made.ndim == 2 and made.shape[1] == 2, (made.dtype, made.shape)
+        assert np.array_equal(made, np.unique(made.reshape(-1, 2), axis=0)), "each pair once, in order"
+        assert np.all(made[:, 0] < made[:, 1]) and np.all((made >= 0) & (made < nodes)), "i < j, of the nodes"
+        assert np.array_equal(made, defense.graph(KEY, edges, nodes)), "another graph from the same key"
 
 
 def _trains_serves_and_meets_an_attack(defense: Defense) -> None:

@@ -15,7 +15,7 @@ import scipy.stats
 
 from jaxmia import engine, train
 from jaxmia.core import Defense
-from jaxmia.defenses.dp_sgd import dp_sgd, epsilon, poisson_batches
+from jaxmia.defenses.dp_sgd import dp_sgd, epsilon, noise_for, poisson_batches
 from jaxmia.oracle import Outputs
 
 CLIP = 1.4
@@ -402,3 +402,43 @@ def test_epsilon_moves_as_it_must():
 def test_illegal_accounts_are_named(change, words):
     with pytest.raises(ValueError, match=words):
         epsilon(**{"noise_multiplier": 1.1, "rate": 0.01, "steps": 10, "delta": 1e-5, **change})
+
+
+def test_the_noise_for_an_epsilon_is_the_least_that_keeps_it():
+    setting = {"rate": 0.01, "steps": 200, "delta": 1e-5, "accountant": "rdp"}
+    for most in (0.4, 40.0):
+        sigma = noise_for(most, **setting)
+        assert epsilon(noise_multiplier=sigma, **setting) <= most
+        assert epsilon(noise_multiplier=sigma * (1 - 1e-3), **setting) > most
+
+
+def test_noise_for_an_epsilon_of_one_gaussian_release_is_that_of_the_closed_form():
+    """Balle and Wang 2018, theorem 8, with the tight accountant."""
+    sigma, cdf = noise_for(1.0, rate=1.0, steps=1, delta=1e-5), scipy.stats.norm.cdf
+    exact = scipy.optimize.brentq(lambda s: cdf(0.5 / s - s) - math.e * cdf(-0.5 / s - s) - 1e-5, 0.5, 50.0)
+    assert exact * (1 - 1e-6) <= sigma <= exact * 1.005
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "examples, steps, delta, ladder, within",
+    [
+        # Handed down with the older conversion from Renyi moments, which tells up to a fifth more for little noise.
+        (5000, 500, 2e-5, {10.5: 0.5, 3.3: 0.7, 1.2: 1.0}, 0.1),
+        (140, 300, 1 / 1400, {32.0: 1.0, 9.7: 2.0, 3.7: 4.0, 1.6: 8.0}, 0.02),
+    ],
+)
+def test_noise_for_the_epsilons_of_two_audits(examples, steps, delta, ladder, within):
+    """Digits and portraits in minibatches of 32, by Renyi moments."""
+    for most, sigma in ladder.items():
+        found = noise_for(most, rate=32 / examples, steps=steps, delta=delta, accountant="rdp")
+        assert found == pytest.approx(sigma, rel=within)
+
+
+def test_noise_for_illegal_budgets_is_refused():
+    setting = {"rate": 0.01, "steps": 10, "delta": 1e-5, "accountant": "rdp"}
+    for most in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"most: {most}; legal is finite and above 0"):
+            noise_for(most, **setting)
+    with pytest.raises(ValueError, match="steps: 0; legal is 1 or more"):
+        noise_for(1.0, **{**setting, "steps": 0})
