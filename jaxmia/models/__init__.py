@@ -10,7 +10,9 @@ from jaxmia.models.convolution import Conv, ConvTranspose, conv_general_dilated
 from jaxmia.models.diffusion import Denoiser
 from jaxmia.models.explained import ExplainedDecoder
 from jaxmia.models.generators import DCGenerator, InversionDecoder, MapDecoder, WGANCritic
-from jaxmia.models.graph import GCN, normalize_adjacency
+from jaxmia.models.graph import GAT, GCN, SAGE, NodeMLP, normalize_adjacency
+from jaxmia.models.graph_classifier import GraphClassifier
+from jaxmia.models.graph_sparse import SparseGAT, SparseGCN, SparseSAGE
 from jaxmia.models.inpainting import InpaintingGenerator
 from jaxmia.models.inputs import CenteredInput, StandardizedInput
 from jaxmia.models.inversion_gan import InversionDiscriminator
@@ -19,8 +21,10 @@ from jaxmia.models.perceptron import Perceptron
 from jaxmia.models.vit import ViT
 
 __all__ = [
+    "GAT",
     "GCN",
     "MLP",
+    "SAGE",
     "VGG",
     "CenteredInput",
     "ClassifyingDiscriminator",
@@ -32,15 +36,20 @@ __all__ = [
     "DenoisingAutoencoderClassifier",
     "EvaluatorCNN",
     "ExplainedDecoder",
+    "GraphClassifier",
     "InpaintingGenerator",
     "InversionDecoder",
     "InversionDiscriminator",
     "LSTMLanguageModel",
     "MapDecoder",
+    "NodeMLP",
     "Perceptron",
     "ProjectionDiscriminator",
     "ResNet",
     "SoftmaxRegression",
+    "SparseGAT",
+    "SparseGCN",
+    "SparseSAGE",
     "StandardizedInput",
     "TransformerLanguageModel",
     "ViT",

@@ -5,7 +5,21 @@ import struct
 import numpy as np
 import pytest
 
-from jaxmia.data import REGISTRY, SOURCES, adult, brown, cora, faces, fair, mnist, orl, to_float
+from jaxmia.data import (
+    REGISTRY,
+    SOURCES,
+    adult,
+    brown,
+    cora,
+    faces,
+    fair,
+    karate,
+    mnist,
+    mutag,
+    orl,
+    planetoid,
+    to_float,
+)
 from jaxmia.data.types import Column, Table
 
 fetching = importlib.import_module("jaxmia.data.fetch")
@@ -159,6 +173,78 @@ def test_cora_has_the_known_counts():
     assert len(np.unique(graph.edges, axis=0)) == 5278
     left, right = graph.labels[graph.edges].T
     assert round((left == right).mean(), 2) == 0.81
+
+
+def _well_formed(graph):
+    """The graph, whose edges are what `Graph` says."""
+    assert graph.features.dtype == np.float32 and graph.edges.dtype == np.int32 and graph.labels.dtype == np.int32
+    assert (graph.edges[:, 0] < graph.edges[:, 1]).all()
+    assert np.array_equal(np.unique(graph.edges, axis=0), graph.edges) and graph.edges.min() == 0
+    assert graph.edges.max() < len(graph.labels) == len(graph.features)
+    return graph
+
+
+@pytest.mark.needs_data
+def test_citeseer_has_the_known_counts():
+    graph = _well_formed(planetoid.citeseer())
+    assert graph.features.shape == (3327, 3703) and graph.edges.shape == (4552, 2)
+    assert set(np.unique(graph.features)) == {0.0, 1.0} and int(graph.features.sum()) == 105_165
+    assert np.bincount(graph.labels + 1).tolist() == [15, 249, 590, 668, 701, 596, 508]
+    # These are in the files by number alone.
+    unknown = graph.labels < 0
+    assert np.array_equal(unknown, graph.features.sum(1) == 0)
+    degrees = np.bincount(graph.edges.ravel(), minlength=3327)
+    assert (degrees == 0).sum() == 48 and degrees.max() == 99
+    # Rows of the test part are out of order in the files; in another order labels and words would not go with edges.
+    left, right = graph.labels[graph.edges[~unknown[graph.edges].any(1)]].T
+    assert round((left == right).mean(), 3) == 0.738
+    late = graph.edges[(graph.edges >= 2312).all(1) & ~unknown[graph.edges].any(1)]
+    assert (graph.labels[late[:, 0]] == graph.labels[late[:, 1]]).mean() > 0.6
+    shared = (graph.features[late[:, 0]] * graph.features[late[:, 1]]).sum(1).mean()
+    assert shared > 2 * (graph.features[late[:, 0]] * graph.features[np.roll(late[:, 1], 7)]).sum(1).mean()
+
+
+@pytest.mark.needs_data
+def test_pubmed_has_the_known_counts():
+    graph = _well_formed(planetoid.pubmed())
+    assert graph.features.shape == (19_717, 500) and graph.edges.shape == (44_324, 2)
+    assert np.bincount(graph.labels).tolist() == [4103, 7739, 7875]
+    assert 0 <= graph.features.min() and round(float(graph.features.max()), 4) == 1.2633
+    assert int((graph.features > 0).sum()) == 988_031
+    left, right = graph.labels[graph.edges].T
+    assert round((left == right).mean(), 2) == 0.80
+
+
+def test_karate_club_has_the_known_degrees_and_sides():
+    graph = _well_formed(karate.load())
+    assert graph.edges.shape == (78, 2) and np.array_equal(graph.features, np.eye(34))
+    degrees = [16, 9, 10, 6, 3, 4, 4, 4, 5, 2, 3, 1, 2, 5, 2, 2, 2, 2, 2, 3, 2, 2, 2, 5, 3, 3, 2, 4, 3, 4, 4, 6, 12, 17]
+    assert np.bincount(graph.edges.ravel()).tolist() == degrees
+    adjacency = np.zeros((34, 34), int)
+    adjacency[graph.edges[:, 0], graph.edges[:, 1]] = 1
+    adjacency += adjacency.T
+    assert np.trace(adjacency @ adjacency @ adjacency) == 6 * 45  # triangles
+    assert np.bincount(graph.labels).tolist() == [17, 17] and graph.labels[[0, 8, 33]].tolist() == [0, 0, 1]
+    assert (graph.labels[graph.edges[:, 0]] != graph.labels[graph.edges[:, 1]]).sum() == 11
+
+
+@pytest.mark.needs_data
+def test_mutag_has_the_known_counts():
+    graphs = mutag.load()
+    assert graphs.adjacency.shape == (188, 28, 28) and graphs.features.shape == (188, 28, 7)
+    sizes = graphs.mask.sum(1)
+    assert sizes.min() == 10 and sizes.max() == 28 and sizes.sum() == 3371
+    assert np.array_equal(graphs.mask, np.arange(28) < sizes[:, None])
+    assert np.array_equal(graphs.features.sum(2), graphs.mask)
+    assert graphs.features.sum((0, 1)).tolist() == [2395, 345, 593, 12, 1, 23, 2]  # C, N, O, F, I, Cl, Br
+    assert graphs.adjacency.sum() == 2 * 3721 and set(np.unique(graphs.adjacency)) == {0.0, 1.0}
+    assert np.array_equal(graphs.adjacency, graphs.adjacency.transpose(0, 2, 1))
+    assert not np.einsum("gii->gi", graphs.adjacency).any()
+    assert not (graphs.adjacency.sum(2) * (1 - graphs.mask)).any()
+    assert np.bincount(graphs.labels).tolist() == [63, 125] and graphs.names[1] == "mutagenic"
+    # Every compound has a nitro group: a nitrogen that is bound to two oxygens.
+    oxygens = graphs.adjacency @ graphs.features[..., 2:3]
+    assert ((oxygens[..., 0] == 2) & (graphs.features[..., 1] == 1)).any(1).sum() > 180
 
 
 @pytest.mark.needs_data

@@ -2,21 +2,29 @@
 
 The adversary has the features of all nodes and the labels of those attacked. Baselines without the model stand among
 the controls: only the excess over the strongest, which has features and labels, leaks. A metric is over all pairs of
-attacked nodes, but for `average_precision`, which is over all edges and as many other pairs; intervals resample nodes,
-since pairs that share one are not independent.
+attacked nodes that the adversary does not know, but for `average_precision`, which is over all edges and as many other
+pairs; intervals resample nodes, since pairs that share one are not independent.
+
+What is true are the edges of the data, also where a target learned others: behind a defense that changes the graph, and
+as the control "rewired", whose edges join other nodes of the same degrees. Shuffled labels are a control of attacks that
+are handed a model of any graph; a network that answers from the true edges tells of them whatever it learned. How well an attack finds what such a target
+did learn is a metric of its own, and no leak.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxmia import attacks
 from jaxmia.audit.inputs import Inputs
 from jaxmia.audit.modality import Arrays, Baseline, Judged, Modality, Observed, without_model
-from jaxmia.metrics.graph import candidate_pairs, link_auc_difference, link_interval, link_scores
-from jaxmia.modalities.graph import data, targets
+from jaxmia.audit.roles import listed
+from jaxmia.metrics.graph import LinkScores, link_auc_difference, link_interval, link_scores
+from jaxmia.modalities.graph import data, observe, targets
 from jaxmia.modalities.graph.data import Nodes
+from jaxmia.modalities.graph.observe import attacked
 from jaxmia.sections import Section
 
 __all__ = ["MODALITY", "cosine"]
@@ -24,28 +32,16 @@ __all__ = ["MODALITY", "cosine"]
 EFFORT = 4e8  # pairs that the resamples of one interval look at
 
 
-def attacked(inputs: Inputs) -> Int[np.ndarray, " m"]:
-    """The nodes whose edges among one another are wanted, ascending."""
-    order = inputs.data.order
-    return np.sort(order[: int(inputs.config["attacked_share"] * len(order))]).astype(np.int32)
-
-
-def _labels(given: Inputs) -> Int[np.ndarray, " n"]:
-    """Those of the attacked nodes, as the target learned them; -1 for the others, which the adversary does not have."""
-    known = np.full(len(given.data.order), -1)
-    known[attacked(given)] = given.fitted.labels[attacked(given)]
-    return known
-
-
-def _graph(given: Inputs) -> Observed:
-    """One case for all edges among the nodes attacked."""
-    return Observed(np.zeros(1, np.int32), attacked(given), ids=attacked(given))
-
-
 def keep(output: Any, seen: Observed) -> Arrays:
-    """How likely each pair of attacked nodes is an edge; an output is that, or has it as `scores`, `[1, n, n]`."""
-    scores = np.asarray(getattr(output, "scores", output))[0]
-    return {"scores": scores[np.ix_(seen.groups, seen.groups)].astype(np.float32)}
+    """How likely each pair of attacked nodes is an edge; an output is that, or has it as `scores`, `[1, n, n]`.
+
+    Of an attack that asks of each node, `[m, n]`, the larger of what two nodes tell of one another.
+    """
+    scores = np.asarray(getattr(output, "scores", output))
+    if scores.ndim == 2:
+        rows = scores[:, seen.groups]
+        return {"scores": np.maximum(rows, rows.T).astype(np.float32)}
+    return {"scores": scores[0][np.ix_(seen.groups, seen.groups)].astype(np.float32)}
 
 
 def cosine(rows: Any) -> Float[np.ndarray, "n n"]:
@@ -59,7 +55,8 @@ def cosine(rows: Any) -> Float[np.ndarray, "n n"]:
 def _without(data: Nodes, nodes: np.ndarray) -> dict[str, Float[np.ndarray, "m m"]]:
     """How alike two nodes are in features, in labels, and in both."""
     alike = cosine(data.graph.features[nodes])
-    same = (data.graph.labels[nodes, None] == data.graph.labels[nodes]).astype(float)
+    labels = data.graph.labels[nodes]
+    same = ((labels[:, None] == labels) & (labels >= 0)).astype(float)  # of -1 nobody knows the class
     return {"features": alike, "labels": same, "features_labels": alike + same}
 
 
@@ -70,12 +67,13 @@ def judge(judges: Sequence[Any], data: Nodes, arrays: Arrays) -> Judged:
     """
     del judges
     nodes, scores = arrays["targets"], arrays["scores"].astype(np.float64)
-    truth = data.adjacency[np.ix_(nodes, nodes)]
-    links, known = link_scores(scores, truth), link_scores(_without(data, nodes)["features_labels"], truth)
+    truth, told = data.adjacency[np.ix_(nodes, nodes)], _without(data, nodes)["features_labels"]
+    asked = _unknown(arrays)
+    links, known = link_scores(scores, truth, asked), link_scores(told, truth, asked)
     pairs, edges = len(links.labels), int(links.labels.sum())
     resamples = int(np.clip(EFFORT / pairs, 100, 500))
-    both = link_scores(scores + _without(data, nodes)["features_labels"], truth)
-    balanced = link_scores(scores, truth, candidate_pairs(truth, negatives="balanced"))
+    both = link_scores(scores + told, truth, asked)
+    balanced = link_scores(scores, truth, _balanced(links))
     precision = link_interval(links, "precision", density=edges / pairs, resamples=resamples)
     metrics = {
         "auc": link_interval(links, resamples=resamples)._asdict(),
@@ -84,7 +82,22 @@ def judge(judges: Sequence[Any], data: Nodes, arrays: Arrays) -> Judged:
         "average_precision": link_interval(balanced, "average_precision", resamples=resamples)._asdict(),
         "precision_of_as_many_pairs_as_edges": {**precision._asdict(), "unit": "share"},
     }
+    if "served" in arrays:
+        learned = link_scores(scores, arrays["served"].astype(float), asked)
+        metrics["auc_on_the_edges_that_the_target_learned"] = link_interval(learned, resamples=resamples)._asdict()
     return Judged(metrics, {}, [_named_first(links, edges)])
+
+
+def _unknown(arrays: Arrays) -> Int[np.ndarray, "p 2"] | None:
+    """The pairs that count, i < j; None for all."""
+    return np.argwhere(np.triu(~arrays["known"], 1)) if "known" in arrays else None
+
+
+def _balanced(links: LinkScores) -> Int[np.ndarray, "p 2"]:
+    """All edges among the pairs, and as many others."""
+    absent = np.flatnonzero(~links.labels)
+    drawn = np.random.default_rng(0).choice(absent, int(links.labels.sum()), replace=False)
+    return links.pairs[np.sort(np.concatenate([np.flatnonzero(links.labels), drawn]))]
 
 
 def _named_first(links: Any, edges: int) -> dict[str, Any]:
@@ -100,31 +113,44 @@ def _baseline(name: str, title: str, knows: str) -> Baseline:
     def guess(given: Inputs) -> Arrays:
         nodes = attacked(given)
         scores = _without(given.data, nodes)[name].astype(np.float32)
-        return {"scores": scores, "targets": nodes, "case_ids": nodes, "failed": np.zeros(len(nodes), bool)}
+        found = {"scores": scores, "targets": nodes, "case_ids": nodes, "failed": np.zeros(len(nodes), bool)}
+        return found | observe.mask_of_known(given)
 
     return without_model(title, "graph", recovers="edges, as far as they can be guessed", knows=knows, guess=guess)
 
 
 def check(inputs: Inputs) -> None:
-    """Refuse a share of nodes without two of them, or without an edge."""
-    share = inputs.config["attacked_share"]
+    """Refuse a share of nodes without two of them, or without an edge, and controls that are none."""
+    config = inputs.config
+    for section in listed(config["attacks"]):
+        card = attacks.get(section["name"]).card
+        holding = [name for name in config["controls"] if name.endswith(("-shuffled", "-untrained"))]
+        if card.observes != "graph" and holding:
+            raise ValueError(
+                f"controls: {', '.join(holding)} still answers from the true edges, so {section['name']}, which observes "
+                f"{card.observes}, need not fail there; legal is the target's name or NAME-rewired, or NAME-constant"
+            )
+    share = config["attacked_share"]
     nodes = attacked(inputs) if 0 < share <= 1 else np.zeros(0, int)
     found = inputs.data.adjacency[np.ix_(nodes, nodes)].sum() / 2
     if found < 2:
         legal = "legal is above 0, up to 1, with two edges or more among the nodes attacked"
         raise ValueError(f"attacked_share: {share}, {len(nodes)} nodes with {int(found)} edges; {legal}")
+    known = config["known_share"]
+    if not 0 <= known < 1 or found - round(known * found) < 2:
+        raise ValueError(f"known_share: {known} of {int(found)} edges; legal is 0 to 1, with two edges or more unknown")
 
 
-INPUTS: dict[str, Callable[[Inputs], Any]] = {"features": lambda given: given.data.graph.features}
 MODALITY = Modality(
     data=data.DATA,
     targets=targets.TARGETS,
     fit=targets.fit,
     accuracy=targets.accuracy,
-    inputs=INPUTS,
-    target_inputs={"labels": _labels},
-    forced={"layer": lambda given: targets.LAYER},
-    observe={"graph": _graph},
+    inputs=observe.INPUTS,
+    target_inputs=observe.TARGET_INPUTS,
+    forced={"layer": lambda given: targets.layer(given.fitted)},
+    observe=observe.OBSERVE,
+    shown=observe.shown,
     keep=keep,
     judge=judge,
     baselines={
@@ -134,8 +160,14 @@ MODALITY = Modality(
             "features_labels", "Alike in features and class", "the features and the labels of the nodes"
         ),
     },
-    controls=("shuffled", "untrained", "constant"),
+    controls=("rewired", "shuffled", "untrained", "constant"),
     check=check,
-    sections={"attacked_share": Section(float, 1.0, role="adversary")},
+    sections={
+        "attacked_share": Section(float, 1.0, role="adversary"),
+        "known_share": Section(float, 0.0, role="adversary"),
+        "shadow": Section(data.DATA, None, role="adversary"),
+    },
 )
-"""`attacked_share`: so many of the nodes are attacked, and their labels known; the others are only known by features."""
+"""`attacked_share`: so many of the nodes are attacked, and their labels known; the others are only known by features.
+`known_share`: so many of the edges among them the adversary knows, and as many pairs that are none; they do not count.
+`shadow`: a public graph, on which the adversary trains what the target is."""

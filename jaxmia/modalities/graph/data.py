@@ -51,6 +51,21 @@ def cora(seed: int, *, per_class: int = 20, test: int = 1000) -> Nodes:
     return _divided("cora", source.load(), per_class, test, seed)
 
 
+def citeseer(seed: int, *, per_class: int = 20, test: int = 1000) -> Nodes:
+    """Citeseer: papers, their words and citations; 15 papers have neither words nor a label."""
+    from jaxmia.data import planetoid
+
+    note = "15 papers of Citeseer have no words and no known topic; they neither train nor measure a target."
+    return _divided("citeseer", planetoid.citeseer(), per_class, test, seed, (note,))
+
+
+def karate(seed: int, *, per_class: int = 4, test: int = 20) -> Nodes:
+    """Zachary's karate club: 34 members, two factions, 78 ties; features tell nothing but who is who."""
+    from jaxmia.data import karate as source
+
+    return _divided("karate", source.load(), per_class, test, seed)
+
+
 def blocks(
     seed: int,
     *,
@@ -74,16 +89,21 @@ def blocks(
     return _divided("blocks", graph, per_class, test, seed)
 
 
-def _divided(name: str, graph: Graph, per_class: int, test: int, seed: int) -> Nodes:
+def _divided(name: str, graph: Graph, per_class: int, test: int, seed: int, notes: tuple[str, ...] = ()) -> Nodes:
     rng = np.random.default_rng((seed, 0))
     order = rng.permutation(len(graph.labels))
     labeled = np.concatenate([order[graph.labels[order] == c][:per_class] for c in range(len(graph.names))])
-    rest = np.setdiff1d(order, labeled)
+    rest = np.setdiff1d(order[graph.labels[order] >= 0], labeled)
     if not 1 <= test <= len(rest) or per_class < 1:
         raise ValueError(
             f"data.per_class, data.test: {per_class}, {test}; legal is 1 or more, with {len(order)} nodes in all"
         )
-    return Nodes(name, graph, labeled, rng.permutation(rest)[:test], rng.permutation(len(order)))
+    return Nodes(name, graph, labeled, rng.permutation(rest)[:test], rng.permutation(len(order)), notes)
 
 
-DATA: dict[str, Callable[..., Nodes]] = {"cora": cora, "blocks": blocks}
+DATA: dict[str, Callable[..., Nodes]] = {
+    "cora": cora,
+    "citeseer": citeseer,
+    "karate": karate,
+    "blocks": blocks,
+}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxmia import config as configuration
 from jaxmia import models
 from jaxmia.adapters.linen import FirstLayers
 from jaxmia.audit.inputs import Inputs
@@ -75,8 +76,13 @@ def _prior(given: Inputs) -> Prior:
     section = given.config["prior"]
     if section is None:
         raise ValueError(f"prior: missing, and the attack asks for one; legal is one of {', '.join(PRIORS)}")
+
+    def fit(process: Any, batches: Any, name: str) -> Any:
+        # Runs that train the same targets may differ in their priors.
+        return given.fit(process, batches, f"{name}-{configuration.digest(section)[:8]}")
+
     with within("prior"):
-        return PRIORS[section["name"]](given["public"], given.fit, **keywords(section))
+        return PRIORS[section["name"]](given["public"], fit, **keywords(section))
 
 
 def _blocks(given: Inputs) -> Prior:
