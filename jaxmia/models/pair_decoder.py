@@ -1,4 +1,4 @@
-"""What reads edges out of embeddings, one node at a time: two nodes are joined where their codes have a large product."""
+"""What reads edges out of embeddings: nodes are joined where their codes have a large product."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float

@@ -1,7 +1,8 @@
-"""NetMF: the matrix that random-walk embeddings such as DeepWalk factorize, from the graph, with nothing trained.
+"""NetMF: the matrix that random-walk embeddings such as DeepWalk factorize, without any training.
 
-Qiu, Dong, Ma, Li, Wang, Tang, "Network Embedding as Matrix Factorization: Unifying DeepWalk, LINE, PTE, and node2vec",
-WSDM 2018 (https://arxiv.org/abs/1710.02971). With P = D^-1 A, vol the sum of the degrees and one negative sample,
+Qiu, Dong, Ma, Li, Wang, Tang, "Network Embedding as Matrix Factorization: Unifying DeepWalk, LINE,
+PTE, and node2vec", WSDM 2018 (https://arxiv.org/abs/1710.02971). With P = D^-1 A, vol the sum of the
+degrees and one negative sample,
 
     M_T = log max(1, vol / T * (P + P^2 + ... + P^T) D^-1),
 
@@ -17,14 +18,15 @@ __all__ = ["netmf", "walk_proximity"]
 def walk_proximity(adjacency: Float[Array, "n n"], window: int = 10, *, form: str = "powers") -> Float[Array, "n n"]:
     """M_T, symmetric, in [0, inf), of full rank.
 
-    Both forms are the same matrix. The powers are differentiable, also where eigenvalues are equal, and their derivative is
-    zero where the argument of the logarithm is below 1. A node without edges has a row of zeros.
+    Both forms are the same matrix. The powers are differentiable, also where eigenvalues are equal;
+    their derivative is zero where the argument of the logarithm is below 1. A node without edges has
+    a row of zeros.
 
     Args:
       adjacency: symmetric with a zero diagonal, entries in [0, 1].
       window: T, longest walk, 1 or more.
-      form: "powers" sums D^-1/2 (N + ... + N^T) D^-1/2, N = D^-1/2 A D^-1/2, by repeated squaring; "spectrum" sums the
-        powers of the eigenvalues of N.
+      form: "powers" sums D^-1/2 (N + ... + N^T) D^-1/2, N = D^-1/2 A D^-1/2, by repeated squaring;
+        "spectrum" sums the powers of the eigenvalues of N.
 
     Raises:
       ValueError: for a window below 1, or another form.
@@ -50,7 +52,9 @@ def walk_proximity(adjacency: Float[Array, "n n"], window: int = 10, *, form: st
 def netmf(
     adjacency: Float[Array, "n n"], window: int = 10, rank: int = 128, *, form: str = "powers"
 ) -> Float[Array, "n n"]:
-    """E_k: the best symmetric approximation of M_T, which keeps the `rank` eigenvalues of largest magnitude.
+    """E_k: the best symmetric approximation of M_T of rank k.
+
+    It keeps the eigenvalues of largest magnitude.
 
     Args:
       adjacency: symmetric with a zero diagonal, entries in [0, 1].
@@ -76,7 +80,7 @@ def netmf(
 
 
 def _power_sum(matrix: Float[Array, "n n"], most: int) -> Float[Array, "n n"]:
-    """N + N^2 + ... + N^most, of which N + ... + N^2k = (N + ... + N^k) (I + N^k): log2(most) squarings."""
+    """N + ... + N^most in log2(most) doublings, N + ... + N^2k = (N + ... + N^k) (I + N^k)."""
     total = power = matrix
     for bit in f"{most:b}"[1:]:
         total = total + total @ power
@@ -88,7 +92,7 @@ def _power_sum(matrix: Float[Array, "n n"], most: int) -> Float[Array, "n n"]:
 
 
 def _spectral_sum(matrix: Float[Array, "n n"], most: int) -> Float[Array, "n n"]:
-    # Not lambda (1 - lambda^T) / (1 - lambda), which is 0 / 0 at 1: once for every component of the graph.
+    # Not lambda (1 - lambda^T) / (1 - lambda): it is 0 / 0 at 1, once for every part of the graph.
     values, vectors = jnp.linalg.eigh(matrix)
     summed = jnp.zeros_like(values)
     for _ in range(most):

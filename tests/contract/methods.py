@@ -14,8 +14,7 @@ CHAOTIC = {  # what their golden numbers and bounds were recorded of shows how a
     f"image/{name}" for name in ("cdm_mi", "fsha", "kkt", "lokt", "plg_mi", "ppdg_mi", "secret_gen", "updates_leak")
 }
 TRAINED = {  # their training on a bench takes ten seconds or more
-    f"image/{name}"
-    for name in ("cdm_mi", "fsha", "gamin", "lokt", "plg_mi", "ppdg_mi", "secret_gen", "smi", "vmi")
+    f"image/{name}" for name in ("cdm_mi", "fsha", "gamin", "lokt", "plg_mi", "ppdg_mi", "secret_gen", "smi", "vmi")
 }
 LONG = {"image/rlb_mi"}  # every step trains an agent: hasty code takes longer than the compiling that it saves
 

@@ -6,9 +6,9 @@ attacked nodes that the adversary does not know, but for `average_precision`, wh
 pairs; intervals resample nodes, since pairs that share one are not independent.
 
 What is true are the edges of the data, also where a target learned others: behind a defense that changes the graph, and
-as the control "rewired", whose edges join other nodes of the same degrees. Shuffled labels are a control of attacks that
-are handed a model of any graph; a network that answers from the true edges tells of them whatever it learned. How well an attack finds what such a target
-did learn is a metric of its own, and no leak.
+as the control "rewired", whose edges join other nodes of the same degrees. How well an attack finds what such a target
+did learn is a metric of its own, and no leak. Shuffled labels are a control of attacks that are handed a model of any
+graph; a network that answers from the true edges tells of them whatever it learned.
 """
 
 from collections.abc import Sequence
