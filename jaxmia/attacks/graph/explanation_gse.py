@@ -95,7 +95,7 @@ def explanation_gse(
 
     Args:
       oracle: no access is needed.
-      features: X; "gse" does not look at them.
+      features: X; of "gse" they count the nodes alone.
       labels: Y; negative where the adversary does not know it.
       method: "gse", "gsef" or "slaps".
       steps: of all.
