@@ -31,7 +31,7 @@ def mask_gradient(model: Callable[[Any], Any], x: Float[Array, "n d"]) -> Float[
 
     >>> from jaxmia import Outputs
     >>> x = jnp.array([[2.0, 0.0], [0.0, 1.0]])
-    >>> mask_gradient(lambda x: Outputs(x, {}), x).round(3).tolist()
+    >>> [[round(float(v), 3) for v in row] for row in mask_gradient(lambda x: Outputs(x, {}), x)]
     [[0.238, 0.0], [0.0, 0.269]]
     """
     n, d = x.shape
@@ -54,7 +54,7 @@ def gradient_input(model: Callable[[Any], Any], x: Float[Array, "n d"]) -> Float
 
     >>> from jaxmia import Outputs
     >>> x = jnp.array([[2.0, 0.0], [0.0, 1.0]])
-    >>> gradient_input(lambda x: Outputs(x, {}), x).round(3).tolist()
+    >>> [[round(float(v), 3) for v in row] for row in gradient_input(lambda x: Outputs(x, {}), x)]
     [[0.119, 0.0], [0.0, 0.134]]
     """
     n = len(x)

@@ -32,7 +32,7 @@ def walk_proximity(adjacency: Float[Array, "n n"], window: int = 10, *, form: st
       ValueError: for a window below 1, or another form.
 
     >>> pair = jnp.array([[0.0, 1.0], [1.0, 0.0]])
-    >>> walk_proximity(pair, 1).round(4).tolist()
+    >>> [[round(float(v), 4) for v in row] for row in walk_proximity(pair, 1)]
     [[0.0, 0.6931], [0.6931, 0.0]]
     """
     if window < 1:

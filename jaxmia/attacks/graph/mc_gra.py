@@ -186,7 +186,7 @@ def mc_gra(
         raise ValueError(f"uses: {uses}; legal is one or more of {', '.join(USES)}")
     if steps < 1:
         raise ValueError(f"steps: {steps}; legal is 1 or more")
-    nodes, rows = jnp.shape(features)[0], jnp.asarray(features)
+    nodes = jnp.shape(features)[0]
     prior = edge_prior(nodes, sparsity=1e-3 if released else 0.0, norm=2, budget=budget)
     answer = jax.eval_shape(lambda: target.apply(target.params, jnp.zeros((nodes, nodes))))
     told = labels if "labels" in uses else np.zeros(nodes, int)  # unknown ones are no fault where none is used
@@ -202,6 +202,8 @@ def mc_gra(
         """The released decoder takes products for 0 where they are negative, of which the sigmoid is 1/2."""
         found = decoded(table, decoder)
         return found if decoder == "cosine" else jnp.where(jnp.eye(nodes, dtype=bool), 0.0, jnp.maximum(found, 0.5))
+
+    alike = dec(jnp.asarray(features))  # here, since XLA takes minutes to fold such a product of constants
 
     def loss(latent: Array, jitter: Array, seen: dict[str, Array]) -> Float[Array, ""]:
         moved = prior.decode(latent + jitter)
@@ -220,7 +222,7 @@ def mc_gra(
             return total + complexity * _entropy(adjacency)
         spread, found = normalize_adjacency(adjacency), decoded(hidden)
         if _counts(likeness):
-            total += likeness * sign * compare(dec(rows), spread)
+            total += likeness * sign * compare(alike, spread)
         if _counts(cycle):
             total += cycle * sign * compare(spread, found)
         return total + complexity * _entropy(spread) + decoded_complexity * _entropy(found)
@@ -245,7 +247,7 @@ def mc_gra(
             "decoded": found,
             "hidden_again": dec(again.features[layer]),
             "outputs_again": dec(jax.nn.log_softmax(again.logits)),
-            "features": dec(rows),
+            "features": alike,
             "observed_hidden": dec(seen["hidden"]) if "hidden" in uses else None,
             "observed_scores": dec(jnp.log(jnp.maximum(seen["scores"], 1e-12))) if "scores" in uses else None,
             "labels": _same(labels) if "labels" in uses else None,
