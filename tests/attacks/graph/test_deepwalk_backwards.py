@@ -86,7 +86,7 @@ def test_the_loss_falls_to_nearly_nothing_at_full_rank():
 def test_the_loss_is_zero_at_the_true_graph_and_at_no_graph_beside_it():
     matrix = np.asarray(netmf(jnp.asarray(graph()), rank=NODES), float)
     process = process_of()
-    start = process.init(KEY, {"matrix": jnp.asarray(matrix, jnp.float32)})
+    start = jax.jit(process.init)(KEY, {"matrix": jnp.asarray(matrix, jnp.float32)})
 
     def loss(edges):
         logits = jnp.asarray(np.where(edges > 0, 40.0, -40.0), jnp.float32)
@@ -106,7 +106,7 @@ def test_the_shift_keeps_the_volume(center, spread):
     """Against a root finder of scipy, from logits near and far."""
     logits = np.random.default_rng(1).normal(center, spread, (NODES, NODES)).astype(np.float32)
     process, edges = process_of(), graph().sum() / 2
-    state = process.init(KEY, {"matrix": jnp.asarray(graph())})._replace(logits=jnp.asarray(logits))
+    state = jax.jit(process.init)(KEY, {"matrix": jnp.asarray(graph())})._replace(logits=jnp.asarray(logits))
     scores = np.asarray(process.read(state).scores, float)
     assert scores[UPPER].sum() == pytest.approx(edges, rel=1e-5)
     shift: Any = brentq(lambda s: expit(logits[UPPER].astype(float) + s).sum() - edges, -100, 100, xtol=1e-12)
@@ -116,7 +116,7 @@ def test_the_shift_keeps_the_volume(center, spread):
 def test_the_first_slope_is_that_of_the_loss_with_the_volume_kept():
     """Finite differences in double precision, whose shift is solved anew for every logit."""
     case = {"matrix": netmf(jnp.asarray(graph()), rank=8)}
-    start = process_of().init(KEY, case)
+    start = jax.jit(process_of().init)(KEY, case)
     matrix, edges = np.asarray(case["matrix"], float), graph().sum() / 2
 
     def loss(i, j, by):

@@ -103,6 +103,7 @@ def test_the_decoder_is_an_encoder_of_standardized_rows_and_products():
     np.testing.assert_array_equal(np.diagonal(found), 0)
 
 
+@pytest.mark.nightly
 def test_the_first_loss_is_the_cross_entropy_of_drawn_pairs():
     """At the start codes are near zero times rows, so the loss is near that of all pairs of the shadow, weighed alike."""
     public = shadow()

@@ -138,6 +138,7 @@ def test_scores_are_products_of_the_last_embedding():
         np.testing.assert_array_equal(np.diagonal(matrix), 0)
 
 
+@pytest.mark.nightly
 def test_the_unit_of_the_embedding_does_not_matter():
     few, large = (recovered(unit=unit, steps=3)[0].scores for unit in (1.0, 1000.0))
     np.testing.assert_allclose(few, large, rtol=1e-3, atol=1e-4)
