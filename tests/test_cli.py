@@ -327,6 +327,7 @@ def test_show_describes_a_method(capsys):
     assert "hook: grads" in shown and "observes" not in shown and "clip_norm: 1.0 (a number) C, most" in shown
     assert cli.main(["show", "mlp"]) == 0
     assert re.findall(r"^targets .*", capsys.readouterr().out, re.M) == [
+        "targets (graph): mlp",
         "targets (image): mlp",
         "targets (tabular): mlp",
     ]

@@ -56,7 +56,7 @@ CARD = Card(
     paper="Peng, Liu, Zhang, Lan, Ye, Liu, Han. Bilateral Dependency Optimization. KDD 2022",
     url="https://arxiv.org/abs/2206.05483",
     year=2022,
-    modality="image",
+    modality="any",
     hook="loss",
 )
 
