@@ -84,6 +84,7 @@ class Normalized(nn.Module):
         return nn.Dense(CLASSES)(nn.relu(x))
 
 
+@pytest.mark.nightly
 def test_beta_zero_trains_the_network_as_if_there_were_no_triggers_and_padding_counts_nowhere():
     module = trap_mid(beta=0.0).model(Normalized())
     variables = module.init(KEY, X)

@@ -99,6 +99,7 @@ def _accuracy(encoded, deviation):
     return float(np.mean(np.argmax(told, 1)[16:39] == LABELS[16:39]))
 
 
+@pytest.mark.nightly
 def test_the_network_learns_from_its_graph_and_noise_takes_the_graph_away():
     encoder, x = HopEncoder(CLASSES, width=8), jnp.asarray(X)
     _, sown = encoder.apply(_fitted(encoder, x), x[None], mutable=["features"])

@@ -99,6 +99,7 @@ def test_it_starts_at_the_nearest_neighbors_of_what_it_reads(method):
     np.testing.assert_array_equal(scores, scores.T)
 
 
+@pytest.mark.nightly
 def test_the_error_is_of_the_masked_entries():
     """All are masked: the networks read zeros, and answer their biases, which are zero at first."""
     for options, wanted in (({"loss": "mse"}, float(jnp.mean(E**2))), ({"loss": "bce"}, np.log(2))):
@@ -199,6 +200,7 @@ def test_explanations_tell_edges_that_features_do_not(trial, method):
     assert found("shuffled", method) <= 0.65
 
 
+@pytest.mark.nightly
 def test_features_alone_do_not_look_at_the_explanation():
     started = process("slaps")
     one = first(started)[0]

@@ -60,6 +60,7 @@ def test_a_linear_network_gives_its_closed_form(hops):
     np.testing.assert_allclose(raw[OFF], wanted[OFF], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("transform", "seen"), [("log", jax.nn.log_softmax), ("none", jax.nn.softmax)])
 def test_a_network_with_relus_gives_the_derivative(transform, seen):
     """At the paper's delta, in float32: the difference is that of a directional derivative to a few hundredths."""
