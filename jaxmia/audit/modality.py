@@ -197,7 +197,8 @@ class Modality(NamedTuple):
         "case_ids", "failed" and, where something is held out, "held_out".
       judges: `(Inputs, folder, fit) -> Panel`.
       baselines: name -> `Baseline`.
-      controls: kinds of targets from which nothing can be recovered: "shuffled" labels, "untrained", "constant".
+      controls: kinds of targets from which nothing can be recovered, the first is what a target's name alone means:
+        "shuffled" labels, "untrained", "constant", or the modality's own.
       shown: `(Fitted, card, configuration) -> ` the target, or the part of it, that an attack is shown.
       truth: what the page shows as private, arrays of truth.npz.
       check: `Inputs -> None`, raises ValueError for what contradicts itself in the sections of its own.

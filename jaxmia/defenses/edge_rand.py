@@ -16,8 +16,8 @@ m) are false. On Cora, with 5,278 edges, 1,227 are false at epsilon 8, 9,050 at 
 
 What differs. The released code draws n^2 numbers; here the number of false edges is drawn, then
 which pairs they are: the same graphs with the same probabilities, at the cost of the edges that
-come out. The default of epsilon is our choice: the least of our checks on Cora where a graph
-convolution was still better off with the noisy graph than without one.
+come out. The default of epsilon is our choice. configs/graph/cora_answers.yaml sets a network
+without a graph beside it, above which a noisy graph must stay to be of any use.
 
 What it costs and does not do. Below that the graph does harm, and "protected" means "unused": set
 a network without a graph beside it. It draws once, and one graph serves training and answers; who

@@ -14,8 +14,8 @@ noise * N(0, 1)). The terms are those of the paper by its abstract and the relea
 (https://github.com/AndrewZhou924/MC-GRA); its equations were not read, and the weights are ours.
 
 The scores are D, the cosine decoding of h at the A that was found. Whoever has H has the cosine of
-its rows without any descent: on Cora that alone ranks the edges with an AUC of 0.957. So everything
-that can be added up is in the output, each by itself, and D must be judged beside the best of them.
+its rows without any descent, which alone ranks edges well. So everything that can be added up is in
+the output, each by itself, and D must be judged beside the best of them.
 
 `released=True` is the released code. Its loss, with N = normalized A and S the decoded features, is
 

@@ -19,11 +19,10 @@ the labels from the features alone. Distances, operations and entropies are thos
 edges and as many other pairs, drawn once.
 
 Two options of attack 0 are not of this paper. `log` compares log p less its mean: that is the logits less theirs, so that
-who sees p sees these too, and their correlation tells far more (Cora, one training: AUC 0.967, and 0.932 of p). `whiten`
-is our reading of the abstract of Agbaje, Olufowobi, PMLR 306, 2026, who judge by the tail and "recondition" pairs of one
-class: the posteriors of a predicted class are centered and whitened, and pairs of one class are compared by that. Other
-pairs come after all of these, compared as before. On that training, with `log`, the share of edges found at one false
-alarm in ten thousand rises from 0.077 to 0.109, while the AUC falls to 0.955.
+who sees p sees these too (configs/graph/cora_answers.yaml sets both side by side). `whiten` is our reading of the
+abstract of Agbaje, Olufowobi, PMLR 306, 2026, who judge by the tail and "recondition" pairs of one class: the
+posteriors of a predicted class are centered and whitened, and pairs of one class are compared by that. Other pairs come
+after all of these, compared as before. So it is for the head of the list, at the cost of the rest.
 
 What differs. The released code (https://github.com/xinleihe/link_stealing_attack) standardizes the pairs to be judged by
 moments of their own; here they are those of the pairs learned from, so that a shift from D' to the target shows. It folds
